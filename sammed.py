@@ -1,0 +1,61 @@
+"""The front door: joins the rooms' commands and turns their errors into sentences; no logic."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from sammed_app.cli import register as register_app
+from sammed_bench.cli import register as register_bench
+from sammed_data.cli import app as data_app
+from sammed_data.types import InterruptedRun, SammedError, UsageError
+from sammed_model.cli import register as register_model
+
+app = typer.Typer(
+    name="sammed",
+    help="Curate medical segmentation corpora, train adapter SAM, benchmark it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(data_app, name="data")
+register_model(app)
+register_bench(app)
+register_app(app)
+
+
+def _version(value: bool) -> None:  # noqa: FBT001 - typer's callback signature
+    if value:
+        from importlib.metadata import version
+
+        typer.echo(f"sammed {version('sammed')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Show the version and exit."
+    ),
+) -> None:
+    """Curate medical segmentation corpora, train adapter SAM, benchmark it."""
+
+
+def main() -> None:
+    """Run the command line; exit codes: 0 well, 1 failure, 2 usage, 3 finished with rejects, 130."""
+    try:
+        app()
+    except (InterruptedRun, KeyboardInterrupt) as err:
+        typer.echo(f"interrupted: {err or 'stopped by the user'}; run again to continue", err=True)
+        sys.exit(130)
+    except SammedError as err:
+        if os.environ.get("SAMMED_DEBUG"):
+            raise
+        typer.echo(f"error: {err}", err=True)
+        sys.exit(2 if isinstance(err, UsageError) else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Roof room: the demo that ties data, model and bench together."""

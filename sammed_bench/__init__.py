@@ -1,0 +1,1 @@
+"""Score promptable models per organ, modality and prompt mode."""

@@ -1,0 +1,226 @@
+"""The door for `catalogs/*.yaml`: one entry per public dataset, parsed once, then trusted."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from sammed_data.types import CatalogError, nearest
+
+Modality = Literal[
+    "CT", "MR", "PET", "X-ray", "ultrasound", "dermoscopy", "endoscopy", "fundus", "OCT",
+    "histopathology", "microscopy", "mammography",
+]  # fmt: skip
+Encoding = Literal[
+    "index", "values", "binary", "file_per_class", "file_per_instance", "instance_ids", "rgb",
+    "dicom_seg", "rtstruct",
+]  # fmt: skip
+Axis = Literal["axial", "coronal", "sagittal"]
+
+
+def _as_list(value: object) -> object:
+    return value if isinstance(value, list) or value is None else [value]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ImagePattern(_Strict):
+    """Where images lie, relative to the dataset root.
+
+    ``{name}`` is one path part (equal names must have equal values in image and label), ``*``
+    anything inside one part, ``**`` any depth. A pattern that ends in ``/`` names a folder that
+    holds one DICOM series. ``channel``: list = names along the last axis of a 4D file; string =
+    this file is that sequence.
+    """
+
+    pattern: str
+    channel: str | list[str] | None = None
+
+
+class LabelPattern(_Strict):
+    """Where labels lie; ``{structure}`` = one file per class, ``{instance}`` = one per object."""
+
+    pattern: str
+    annotator: int = 1
+
+
+class Layout(_Strict):
+    """File layout of a dataset; ``example`` is one image path and one label path that match."""
+
+    images: list[ImagePattern]
+    labels: list[LabelPattern]
+    exclude: list[str] = Field(default_factory=list)
+    example: dict[Literal["image", "label"], str] | None = None
+
+
+class LabelEncoding(_Strict):
+    """How label pixels say what they mean (`facts/datasets.md`).
+
+    Attributes:
+        threshold: for ``binary``: pixels above it are foreground.
+        ignore: raw values that are neither object nor background.
+        inverted: for ``binary``: foreground is at or below the threshold.
+        partial: only some objects are drawn; absence is unknown, not background.
+        unlabelled_ok: raw values that the source uses for unlabelled tissue.
+    """
+
+    type: Encoding
+    threshold: float | None = None
+    ignore: list[str] = Field(default_factory=list)
+    inverted: bool = False
+    partial: bool = False
+    unlabelled_ok: list[str] = Field(default_factory=list)
+
+
+class PatientRule(_Strict):
+    """Group 1 (or all groups joined by '_') of ``regex`` searched in the relative image path.
+
+    ``unit`` says what the key is: a patient, a study, or only an image (no patient known).
+    """
+
+    regex: str
+    unit: Literal["patient", "study", "image"] = "patient"
+
+
+class Expected(_Strict):
+    """Counts a full download should have; checked by ``sammed data check``."""
+
+    cases: int | None = None
+    images: int | None = None
+
+
+class CatalogEntry(_Strict):
+    """One dataset of the catalogue; see docs/catalogue.md for the meaning of each key."""
+
+    id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
+    name: str
+    version: int = 1
+    year: int | None = None
+    modality: Modality
+    sequence: str = ""
+    dims: Literal["2D", "3D"]
+    layout: Layout
+    label_encoding: LabelEncoding
+    labels: Annotated[dict[str, str], BeforeValidator(lambda d: {str(k): v for k, v in d.items()})]
+    unions: dict[str, list[str]] = Field(default_factory=dict)
+    patient: PatientRule | None = None
+    splits: Annotated[dict[str, list[str]], Field(default_factory=dict)]
+    role: Literal["train", "held_out"] = "train"
+    axes: list[Axis] = Field(default_factory=lambda: ["axial"])
+    window: tuple[float, float] | None = None
+    intensity: Literal["auto", "window", "percentile", "identity"] = "auto"
+    grid: Literal["same", "resample_image"] = "same"
+    overlaps: list[str] = Field(default_factory=list)
+    license: str
+    license_confidence: Literal["high", "medium", "low"] = "low"
+    access: Literal["open", "registration", "DUA"] = "open"
+    access_note: str = ""
+    homepage: str
+    citation: str = ""
+    download_url: str | None = None
+    expected: Expected = Field(default_factory=Expected)
+    quirks: list[str] = Field(default_factory=list)
+    evidence: Literal["written", "tree-seen", "built"] = "written"
+    privacy: Literal["public", "restricted"] = "public"
+    root: Annotated[list[str], BeforeValidator(_as_list), Field(default_factory=list)]
+
+    @model_validator(mode="after")
+    def _check(self) -> CatalogEntry:
+        for split in self.splits:
+            if split not in ("train", "validation", "test"):
+                raise ValueError(f"splits: {split!r} is not one of train, validation, test")
+        if self.patient is not None:
+            try:
+                groups = re.compile(self.patient.regex).groups
+            except re.error as err:
+                raise ValueError(f"patient.regex is not a regular expression: {err}") from err
+            if not groups:
+                raise ValueError("patient.regex needs a (group) that holds the patient key")
+        return self
+
+
+def parse_entry(path: Path) -> CatalogEntry:
+    """Parse one catalogue file.
+
+    Raises:
+        CatalogError: not YAML, unknown or missing keys (all named at once), wrong values.
+    """
+    import yaml
+
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as err:
+        raise CatalogError(f"{path}: expected a YAML file, but {err}; mend or remove it") from err
+    if not isinstance(raw, dict):
+        raise CatalogError(f"{path}: expected a mapping of keys at the top, found {type(raw).__name__}")
+    try:
+        return CatalogEntry.model_validate(raw)
+    except ValidationError as err:
+        raise CatalogError(f"{path}: {_sentences(err)}") from err
+
+
+def _sentences(err: ValidationError) -> str:
+    parts = []
+    for item in err.errors():
+        where = ".".join(str(p) for p in item["loc"]) or "entry"
+        if item["type"] == "extra_forbidden":
+            owner = CatalogEntry if len(item["loc"]) == 1 else None
+            known = list(owner.model_fields) if owner else _nested_fields(item["loc"])
+            parts.append(f"unknown key {where!r}; {nearest(str(item['loc'][-1]), known)}")
+        elif item["type"] == "missing":
+            parts.append(f"key {where!r} is missing")
+        else:
+            parts.append(f"{where}: {item['msg']}, found {item['input']!r:.80}")
+    return "; ".join(parts)
+
+
+def _nested_fields(loc: tuple[int | str, ...]) -> list[str]:
+    owners: dict[str, type[BaseModel]] = {
+        "layout": Layout, "images": ImagePattern, "labels": LabelPattern, "patient": PatientRule,
+        "label_encoding": LabelEncoding, "expected": Expected,
+    }  # fmt: skip
+    named = [owners[p] for p in loc[:-1] if isinstance(p, str) and p in owners]
+    return list(named[-1].model_fields) if named else []
+
+
+def load_catalogs(folder: Path | None) -> dict[str, CatalogEntry]:
+    """Parse every ``*.yaml`` of a folder (files that start with ``_`` are not entries).
+
+    Args:
+        folder: None = the catalogues that travel with the package.
+
+    Raises:
+        CatalogError: the folder is missing or empty, an entry is wrong, or an id differs from its
+            file name; all wrong files are named together.
+    """
+    base = bundled_catalogs() if folder is None else folder
+    if not base.is_dir():
+        raise CatalogError(f"no catalogue folder at {base}: pass --source FOLDER with *.yaml entries")
+    paths = sorted(p for p in base.glob("*.yaml") if not p.name.startswith("_"))
+    if not paths:
+        raise CatalogError(f"{base} has no *.yaml entry: pass --source FOLDER with entries")
+    entries: dict[str, CatalogEntry] = {}
+    problems: list[str] = []
+    for path in paths:
+        try:
+            entry = parse_entry(path)
+        except CatalogError as err:
+            problems.append(str(err))
+            continue
+        if entry.id != path.stem:
+            problems.append(f"{path}: id is {entry.id!r}, expected the file name {path.stem!r}")
+        entries[entry.id] = entry
+    if problems:
+        raise CatalogError("\n".join(problems))
+    return entries
+
+
+def bundled_catalogs() -> Path:
+    """The catalogue folder of an installed wheel, or of the source tree."""
+    inside = Path(__file__).parent / "catalogs"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "catalogs"

@@ -1,0 +1,297 @@
+"""The corpus on disk: row schema, shard writing and reading. The only file that knows Parquet.
+
+One row is one image with all its masks. The layout is a Hugging Face dataset
+(``data/<split>/<dataset>-<k>.parquet`` plus a generated README.md), so plain
+``datasets.load_dataset(folder)`` opens it; training and benchmark read it here, through pyarrow.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from sammed_data.codecs import decode_image, decode_mask
+from sammed_data.types import CorpusError
+
+SCHEMA_VERSION = 1
+SPLITS = ("train", "validation", "test", "held_out")
+ROWS_PER_GROUP = 32
+GROUP_BYTES = 16 << 20
+
+_IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+MASK_FIELDS = (
+    ("label", pa.string()),
+    ("structure", pa.string()),
+    ("organ", pa.string()),
+    ("group", pa.string()),
+    ("kind", pa.string()),
+    ("side", pa.string()),
+    ("instance", pa.int32()),
+    ("annotator", pa.int32()),
+    ("n_components", pa.int32()),
+    ("raw_value", pa.string()),
+    ("source_index", pa.int32()),
+    ("area_px", pa.int64()),
+    ("box_xyxy", pa.list_(pa.int32(), 4)),
+    ("touches_border", pa.bool_()),
+    ("mask", _IMAGE),
+)
+SCHEMA = pa.schema(
+    [
+        ("schema_version", pa.int32()),
+        ("sample_id", pa.string()),
+        ("image", _IMAGE),
+        ("image_u16", _IMAGE),
+        ("masks", pa.list_(pa.struct(list(MASK_FIELDS)))),
+        ("ignore", _IMAGE),
+        ("annotated_structures", pa.list_(pa.string())),
+        ("dataset", pa.string()),
+        ("role", pa.string()),
+        ("modality", pa.string()),
+        ("sequence", pa.string()),
+        ("case_id", pa.string()),
+        ("patient_id", pa.string()),
+        ("cluster", pa.string()),
+        ("split", pa.string()),
+        ("axis", pa.string()),
+        ("orientation", pa.string()),
+        ("slice_index", pa.int32()),
+        ("slice_position_mm", pa.float64()),
+        ("spacing_slice_mm", pa.float64()),
+        ("volume_shape", pa.list_(pa.int32())),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("spacing_y_mm", pa.float64()),
+        ("spacing_x_mm", pa.float64()),
+        (
+            "intensity",
+            pa.struct(
+                [
+                    ("policy", pa.string()),
+                    ("low", pa.float64()),
+                    ("high", pa.float64()),
+                    ("volume_min", pa.float64()),
+                    ("volume_max", pa.float64()),
+                    ("volume_p0_5", pa.float64()),
+                    ("volume_p99_5", pa.float64()),
+                    ("u16_slope", pa.float64()),
+                    ("u16_intercept", pa.float64()),
+                ]
+            ),
+        ),
+        ("license", pa.string()),
+        (
+            "sources",
+            pa.list_(
+                pa.struct(
+                    [
+                        ("role", pa.string()),
+                        ("path", pa.string()),
+                        ("member", pa.string()),
+                        ("sha256", pa.string()),
+                    ]
+                )
+            ),
+        ),
+        ("catalog_version", pa.int32()),
+        ("content_sha256", pa.string()),
+    ]
+)
+# Columns that hold no pixels: what an index needs, cheap to read for millions of rows.
+INDEX_COLUMNS = [f.name for f in SCHEMA if f.name not in ("image", "image_u16", "ignore", "masks")]
+_INDEX_MASK_COLUMNS = [f"masks.list.element.{n}" for n, _ in MASK_FIELDS if n != "mask"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskRow:
+    """One mask of a row. ``index`` is its position in the row's mask list (the mask key).
+
+    Attributes:
+        mask_HW: bool, same size as the image; None in an index without pixels.
+        box_xyxy: half-open, pixels of the stored slice.
+    """
+
+    index: int
+    label: str
+    structure: str
+    organ: str
+    group: str
+    kind: str
+    side: str
+    instance: int
+    annotator: int
+    n_components: int
+    area_px: int
+    box_xyxy: tuple[int, int, int, int]
+    touches_border: bool
+    mask_HW: NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One image with its masks and metadata.
+
+    Attributes:
+        image: (H, W) uint8 grey or (H, W, 3) uint8 RGB; None in an index without pixels.
+        image_u16: (H, W) uint16 where the corpus was built with ``--depth 16``.
+        meta: the remaining columns of the row (see INDEX_COLUMNS).
+    """
+
+    sample_id: str
+    dataset: str
+    modality: str
+    split: str
+    height: int
+    width: int
+    masks: tuple[MaskRow, ...]
+    meta: dict[str, Any]
+    image: NDArray[np.uint8] | None = None
+    image_u16: NDArray[np.uint16] | None = None
+    ignore_HW: NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """A policy applied at reading: which masks count. Defaults are the view ``all``.
+
+    Attributes:
+        min_area_fraction: of the image area (paper: 0.00153).
+        min_aspect: short side over long side of the image (paper: 0.5).
+        annotator: observer whose masks are used; None = all.
+    """
+
+    name: str = "all"
+    min_area_fraction: float = 0.0
+    min_aspect: float = 0.0
+    annotator: int | None = 1
+
+    def keeps_image(self, height: int, width: int) -> bool:
+        """Whether the slice is square enough."""
+        return min(height, width) >= self.min_aspect * max(height, width)
+
+    def keeps_mask(self, mask: MaskRow, height: int, width: int) -> bool:
+        """Whether this mask counts under the view."""
+        big_enough = mask.area_px >= self.min_area_fraction * height * width
+        return big_enough and self.annotator in (None, mask.annotator)
+
+
+VIEWS = {
+    "all": View(),
+    "sam-med2d": View(name="sam-med2d", min_area_fraction=0.00153, min_aspect=0.5),
+}
+
+
+class Corpus:
+    """A built corpus, opened for reading.
+
+    Args:
+        root: folder with ``manifest.json``.
+
+    Raises:
+        CorpusError: no manifest there, an unfinished build, or an unknown schema version.
+    """
+
+    def __init__(self, root: Path) -> None:
+        path = root / "manifest.json"
+        if not path.is_file():
+            raise CorpusError(
+                f"expected a corpus at {root} (manifest.json), found none: run "
+                f"`sammed data build --source catalogs/ --out {root}` first"
+            )
+        self.root = root
+        self.manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        version = self.manifest.get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise CorpusError(
+                f"{path} has schema version {version}, this sammed reads {SCHEMA_VERSION}: rebuild"
+            )
+        self.shards: list[Path] = [root / s["path"] for s in self.manifest["shards"]]
+        self._locations: list[tuple[int, int]] = []
+        self._files: dict[int, pq.ParquetFile] = {}
+        self._starts: dict[int, NDArray[np.int64]] = {}
+
+    @property
+    def content_hash(self) -> str:
+        """Identity of the corpus: hash over decoded pixels, masks and metadata."""
+        return str(self.manifest["content_sha256"])
+
+    def index(self, splits: Sequence[str] | None = None) -> list[Row]:
+        """All rows without pixels, ordered by shard and position.
+
+        Row ``i`` of the returned list is read with ``read(row)``; ``meta`` holds ``shard`` and
+        ``shard_row``.
+        """
+        rows: list[Row] = []
+        columns = [*INDEX_COLUMNS, *_INDEX_MASK_COLUMNS]
+        for number, shard in enumerate(self.shards):
+            if splits is not None and shard.parent.name not in splits:
+                continue
+            table = pq.read_table(shard, columns=columns, partitioning=None)
+            for position, raw in enumerate(table.to_pylist()):
+                rows.append(_row(raw, number, position))
+        return rows
+
+    def read(self, row: Row) -> Row:
+        """The same row with pixels."""
+        raw = self._raw(int(row.meta["shard"]), int(row.meta["shard_row"]))
+        return _row(raw, int(row.meta["shard"]), int(row.meta["shard_row"]), pixels=True)
+
+    def _raw(self, shard: int, position: int) -> dict[str, Any]:
+        if shard not in self._files:
+            file = pq.ParquetFile(self.shards[shard])
+            sizes = [file.metadata.row_group(g).num_rows for g in range(file.num_row_groups)]
+            self._files[shard] = file
+            self._starts[shard] = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        starts = self._starts[shard]
+        group = int(np.searchsorted(starts, position, side="right")) - 1
+        table = self._files[shard].read_row_group(group)
+        return dict(table.slice(position - int(starts[group]), 1).to_pylist()[0])
+
+
+def _row(raw: dict[str, Any], shard: int, position: int, *, pixels: bool = False) -> Row:
+    masks = tuple(_mask(i, m, pixels=pixels) for i, m in enumerate(raw["masks"] or ()))
+    meta = {k: v for k, v in raw.items() if k in INDEX_COLUMNS}
+    meta |= {"shard": shard, "shard_row": position}
+    u16 = raw.get("image_u16")
+    ignore = raw.get("ignore")
+    return Row(
+        sample_id=raw["sample_id"],
+        dataset=raw["dataset"],
+        modality=raw["modality"],
+        split=raw["split"],
+        height=raw["height"],
+        width=raw["width"],
+        masks=masks,
+        meta=meta,
+        image=decode_image(raw["image"]["bytes"]) if pixels else None,
+        image_u16=decode_image(u16["bytes"]) if pixels and u16 else None,
+        ignore_HW=decode_mask(ignore["bytes"]) if pixels and ignore else None,
+    )
+
+
+def _mask(index: int, raw: dict[str, Any], *, pixels: bool) -> MaskRow:
+    x0, y0, x1, y1 = raw["box_xyxy"]
+    return MaskRow(
+        index=index,
+        label=raw["label"],
+        structure=raw["structure"],
+        organ=raw["organ"] or "",
+        group=raw["group"] or "",
+        kind=raw["kind"] or "",
+        side=raw["side"] or "",
+        instance=raw["instance"],
+        annotator=raw["annotator"],
+        n_components=raw["n_components"],
+        area_px=raw["area_px"],
+        box_xyxy=(x0, y0, x1, y1),
+        touches_border=raw["touches_border"],
+        mask_HW=decode_mask(raw["mask"]["bytes"]) if pixels else None,
+    )

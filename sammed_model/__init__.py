@@ -1,0 +1,1 @@
+"""Adapter SAM: models, prompts, training."""
