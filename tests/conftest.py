@@ -1,0 +1,35 @@
+"""Shared fixtures: the samples folder (absent on a user's machine), and the slow switch."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+# One thread a test process: the suite runs in two processes on two cores.
+for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
+SAMPLES = Path(__file__).resolve().parents[2] / "shared" / "samples"
+
+
+def pytest_addoption(parser):
+    parser.addoption("--runslow", action="store_true", help="also run the tests marked slow")
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--runslow") or os.environ.get("SAMMED_SLOW"):
+        return
+    skip = pytest.mark.skip(reason="slow: run with --runslow or SAMMED_SLOW=1")
+    for item in items:
+        if "slow" in item.keywords:
+            item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def samples() -> Path:
+    """The folder of real sample images; skips where it is absent."""
+    if not SAMPLES.is_dir():
+        pytest.skip(f"real sample images are not at {SAMPLES}")
+    return SAMPLES
