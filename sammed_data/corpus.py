@@ -234,7 +234,7 @@ class Corpus:
         for number, shard in enumerate(self.shards):
             if splits is not None and shard.parent.name not in splits:
                 continue
-            table = pq.read_table(shard, columns=columns, partitioning=None)
+            table = pq.ParquetFile(shard).read(columns=columns)
             for position, raw in enumerate(table.to_pylist()):
                 rows.append(_row(raw, number, position))
         return rows
