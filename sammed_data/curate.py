@@ -1,0 +1,74 @@
+"""Curation: a defect rejects, with a rule and a reason. Size and aspect are views, not rules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from sammed_data.masks import Part
+from sammed_data.types import LabelVolume, Volume
+
+
+def not_finite(volume: Volume, labels: LabelVolume) -> str | None:
+    """Images must be numbers."""
+    array = volume.array
+    if not np.issubdtype(array.dtype, np.floating):
+        return None
+    bad = int((~np.isfinite(array)).sum())
+    return f"expected finite intensities, found {bad} NaN or infinite voxels" if bad else None
+
+
+def constant_image(volume: Volume, labels: LabelVolume) -> str | None:
+    """An image of one value shows nothing."""
+    low, high = volume.array.min(), volume.array.max()
+    return f"expected an image, found the single value {low:g} everywhere" if low == high else None
+
+
+def image_is_label(volume: Volume, labels: LabelVolume) -> str | None:
+    """A mask that lies where the image should."""
+    if volume.array.ndim != 3:
+        return None
+    low, high = volume.array.min(), volume.array.max()
+    foreground = volume.array > low
+    if not np.array_equal(foreground, volume.array == high):
+        return None
+    drawn = np.zeros(foreground.shape, bool)
+    for layer in labels.layers:
+        drawn |= layer.array_ZYX != 0
+    same = np.array_equal(foreground, drawn)
+    return (
+        "expected an image, found the mask itself (two values, equal to the label)"
+        if same
+        else None
+    )
+
+
+def covers_image(part: Part) -> str | None:
+    """A mask of every pixel marks nothing; mostly an inverted or filled file."""
+    whole = part.area_px == part.mask_HW.size
+    return (
+        f"expected an object, found all {part.area_px} pixels of the slice marked"
+        if whole
+        else None
+    )
+
+
+CASE_RULES: dict[str, Callable[[Volume, LabelVolume], str | None]] = {
+    "not-finite": not_finite,
+    "constant-image": constant_image,
+    "image-is-label": image_is_label,
+}
+MASK_RULES: dict[str, Callable[[Part], str | None]] = {"covers-image": covers_image}
+
+# Every rule a rejection can name, with its level and meaning.
+RULES: dict[str, tuple[str, str]] = {
+    "unreadable": ("case", "a file cannot be read as what it claims to be"),
+    "grid": ("case", "image and label do not lie on one grid"),
+    "unlabelled-case": ("case", "no label of the case marks anything"),
+    "unlabelled": ("image", "slices on which nothing is marked"),
+    "no-mask-left": ("image", "every mask of the slice was rejected"),
+    "small-part": ("mask", "parts below --min-part-px pixels"),
+    **{name: ("case", (rule.__doc__ or "").strip()) for name, rule in CASE_RULES.items()},
+    **{name: ("mask", (rule.__doc__ or "").strip()) for name, rule in MASK_RULES.items()},
+}

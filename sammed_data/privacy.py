@@ -1,0 +1,63 @@
+"""Pseudonyms: what of a patient, a case and a path may enter a corpus."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from dataclasses import dataclass
+from pathlib import Path
+
+from sammed_data.catalog import CatalogEntry
+from sammed_data.types import UsageError
+
+_MIN_KEY_BYTES = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pseudonyms:
+    """Names of one dataset. ``secret`` is set for restricted data, whose names are all keyed."""
+
+    dataset: str
+    secret: bytes | None = None
+
+    def patient(self, key: str) -> str:
+        """Short digest of the patient key; never the key itself."""
+        return "p" + self._digest("patient", key)
+
+    def case(self, case_id: str) -> str:
+        """Readable for public sources, keyed for restricted ones."""
+        return case_id if self.secret is None else "c" + self._digest("case", case_id)
+
+    def path(self, relative: str) -> str:
+        """Path relative to the dataset root; keyed for restricted sources."""
+        return relative if self.secret is None else "f" + self._digest("path", relative)
+
+    def _digest(self, what: str, text: str) -> str:
+        message = f"{self.dataset}\0{what}\0{text}".encode()
+        if self.secret is None:
+            return hashlib.sha256(message).hexdigest()[:12]
+        return hmac.new(self.secret, message, hashlib.sha256).hexdigest()[:16]
+
+
+def pseudonyms(entry: CatalogEntry, key_file: Path | None) -> Pseudonyms:
+    """The pseudonyms of an entry.
+
+    Raises:
+        UsageError: the entry is restricted and there is no usable key.
+    """
+    if entry.privacy == "public":
+        return Pseudonyms(dataset=entry.id)
+    if key_file is None:
+        raise UsageError(
+            f"{entry.id} is marked `privacy: restricted`: pass --key FILE (32 random bytes, kept "
+            f"outside the corpus; `head -c 32 /dev/urandom > FILE` makes one)"
+        )
+    try:
+        secret = key_file.read_bytes()
+    except OSError as err:
+        raise UsageError(f"cannot read the key file {key_file}: {err.strerror}") from err
+    if len(secret) < _MIN_KEY_BYTES:
+        raise UsageError(
+            f"{key_file}: expected at least {_MIN_KEY_BYTES} bytes of key, found {len(secret)}"
+        )
+    return Pseudonyms(dataset=entry.id, secret=secret)

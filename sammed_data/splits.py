@@ -1,0 +1,70 @@
+"""Which split a patient belongs to: by hash, or by the source's own split; nothing is random."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from sammed_data.catalog import CatalogEntry
+from sammed_data.types import Case
+
+TEST_SHARE, VALIDATION_SHARE = 0.2, 0.1
+MIN_PATIENTS = 10
+_RANK = {"test": 0, "validation": 1, "train": 2}
+
+
+def fraction(dataset: str, patient_key: str) -> float:
+    """SHA-256 of dataset and patient key as a number in [0, 1)."""
+    digest = hashlib.sha256(f"{dataset}\0{patient_key}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def hash_split(dataset: str, patient_key: str) -> str:
+    """test 20 %, validation 10 %, train 70 %."""
+    value = fraction(dataset, patient_key)
+    if value < TEST_SHARE:
+        return "test"
+    return "validation" if value < TEST_SHARE + VALIDATION_SHARE else "train"
+
+
+def group_key(case: Case) -> str:
+    """The patient key, or what stands for one: cases that share a label file stay together."""
+    if case.patient_key is not None:
+        return case.patient_key
+    paths = [label.path for label in case.labels] or [case.image_path]
+    first = min(paths)
+    return (
+        first.relative_to(case.root).as_posix() if first.is_relative_to(case.root) else first.name
+    )
+
+
+def cluster_unit(entry: CatalogEntry, case: Case) -> str:
+    """What ``patient_id`` counts: patient, study, image, or unknown without a patient rule."""
+    if entry.patient is None or case.patient_key is None:
+        return "unknown"
+    return entry.patient.unit
+
+
+def assign_splits(entry: CatalogEntry, cases: Sequence[Case]) -> dict[str, str]:
+    """case_id -> split; whole groups only.
+
+    A labelled official test split wins; without one, or for cases it does not name, the hash
+    decides; under ten groups a split would be noise, so all go to the entry's role.
+    """
+    if entry.role == "held_out":
+        return {case.case_id: "held_out" for case in cases}
+    groups: dict[str, list[Case]] = {}
+    for case in cases:
+        groups.setdefault(group_key(case), []).append(case)
+    official = {c.official_split for c in cases} & {"test", "validation"}
+    splits: dict[str, str] = {}
+    for key, members in groups.items():
+        stated = [c.official_split for c in members if c.official_split]
+        if official and stated:
+            split = min(stated, key=lambda s: _RANK[s])
+        elif len(groups) < MIN_PATIENTS:
+            split = "train"
+        else:
+            split = hash_split(entry.id, key)
+        splits |= {case.case_id: split for case in members}
+    return splits
