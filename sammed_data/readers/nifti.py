@@ -1,0 +1,135 @@
+"""NIfTI-1 and NIfTI-2, one file, plain or gzip: decoded as a stream of known length."""
+
+from __future__ import annotations
+
+import io
+import zlib
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sammed_data.geometry import canonicalize, lps_geometry
+from sammed_data.readers.limits import check_size, first_bytes
+from sammed_data.types import Geometry, ReadError, Volume
+
+_HEADER_BYTES = {348: "nibabel.nifti1", 540: "nibabel.nifti2"}
+
+
+def read(path: Path, *, channel: int | None = None) -> Volume:
+    """Read an image; ``channel`` picks from the last axis of a 4D file.
+
+    Raises:
+        ReadError: empty, truncated or damaged file, or several channels and none chosen.
+    """
+    array, geometry, bits, warnings = _load(path, channel)
+    return Volume(array=array, geometry=geometry, bits=bits, warnings=warnings)
+
+
+def read_labels(path: Path) -> tuple[NDArray[Any], Geometry]:
+    """Read a label map as stored; the registry checks that its values are integers."""
+    array, geometry, _, _ = _load(path, None)
+    return array, geometry
+
+
+def _load(path: Path, channel: int | None) -> tuple[NDArray[Any], Geometry, int, tuple[str, ...]]:
+    magic = first_bytes(path, 2)
+    with _open(path, gzipped=magic == b"\x1f\x8b") as stream:
+        header, body = _read_stream(path, stream)
+    dtype = header.get_data_dtype()
+    shape = tuple(int(n) for n in header.get_data_shape())
+    array = np.frombuffer(body, dtype=dtype).reshape(shape[::-1])
+    array = _pick(path, array, channel, shape)
+    array = _scaled(array, header)
+    bits = max(8, min(32, 8 * (dtype.itemsize if dtype.names is None else 1)))
+    known = int(header["sform_code"]) > 0 or int(header["qform_code"]) > 0
+    warnings = () if known else ("NIfTI header states no orientation; its default is used",)
+    geometry = lps_geometry(header.get_best_affine(), array.shape[:3])
+    array, geometry = canonicalize(array, geometry)
+    return array, geometry, bits, warnings
+
+
+def _open(path: Path, *, gzipped: bool) -> IO[bytes]:
+    if not gzipped:
+        return path.open("rb")
+    try:
+        from isal import igzip
+    except ImportError:  # isal has no wheel for every machine
+        import gzip
+
+        return gzip.open(path, "rb")
+    opened: IO[bytes] = igzip.open(path, "rb")
+    return opened
+
+
+def _read_stream(path: Path, stream: IO[bytes]) -> tuple[Any, memoryview]:
+    """Return the header and exactly the declared voxel bytes."""
+    from importlib import import_module
+
+    from nibabel.spatialimages import HeaderDataError
+    from nibabel.wrapstruct import WrapStructError
+
+    from isal.isal_zlib import error as isal_error
+
+    try:
+        head = stream.read(540)
+        little, big = (int.from_bytes(head[:4], order) for order in ("little", "big"))
+        size = next((n for n in (little, big) if n in _HEADER_BYTES), None)
+        if size is None or len(head) < size:
+            raise ReadError(
+                f"{path}: expected a NIfTI header of 348 or 540 bytes, found {len(head)} bytes that "
+                "are none; check that the file is NIfTI and complete"
+            )
+        kind = import_module(_HEADER_BYTES[size])
+        cls = kind.Nifti1Header if size == 348 else kind.Nifti2Header
+        header = cls.from_fileobj(io.BytesIO(head[:size]), check=False)
+        dtype, offset = header.get_data_dtype(), max(int(header["vox_offset"]), size)
+        n_bytes = check_size(path, tuple(header.get_data_shape()), dtype.itemsize)
+        data = head + stream.read(max(0, offset + n_bytes - len(head)))
+        stream.read(1)  # reaches the trailer of a gzip member, so that its checksum is compared
+    except (EOFError, zlib.error, isal_error, OSError) as err:
+        raise ReadError(
+            f"{path}: expected a whole gzip stream, found a truncated or damaged one ({err}); "
+            "fetch the file again"
+        ) from err
+    except (HeaderDataError, WrapStructError) as err:
+        raise ReadError(f"{path}: expected a NIfTI header, but {err}; mend the file") from err
+    if len(data) < offset + n_bytes:
+        raise ReadError(
+            f"{path}: expected {n_bytes:,} bytes of voxels after the header, found "
+            f"{max(0, len(data) - offset):,}; the file is truncated, fetch it again"
+        )
+    return header, memoryview(data)[offset : offset + n_bytes]
+
+
+def _pick(
+    path: Path, array: NDArray[Any], channel: int | None, shape: tuple[int, ...]
+) -> NDArray[Any]:
+    """Reduce (..., K, J, I) to (K, J, I): channels are the last stored axis, here the first."""
+    if array.ndim < 3:
+        array = array.reshape((1,) * (3 - array.ndim) + array.shape)
+    channels = array.reshape((-1, *array.shape[-3:]))
+    if channel is None and len(channels) > 1:
+        raise ReadError(
+            f"{path}: expected one 3D volume, found {len(channels)} channels ({shape}); "
+            "name them in `channel` of the entry's image pattern"
+        )
+    index = channel or 0
+    if not 0 <= index < len(channels):
+        raise ReadError(
+            f"{path}: expected a channel {index}, found {len(channels)} channels ({shape}); "
+            "mend `channel` of the entry's image pattern"
+        )
+    return channels[index]
+
+
+def _scaled(array: NDArray[Any], header: Any) -> NDArray[Any]:
+    if array.dtype.names is not None:  # RGB and RGBA are records; alpha is dropped
+        return np.stack([array[name] for name in array.dtype.names[:3]], axis=-1)
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    slope, inter = header.get_slope_inter()
+    if slope is None or (slope == 1 and inter == 0):
+        return array
+    exact = array.astype(np.float64) * slope + inter
+    return exact.astype(np.float32)

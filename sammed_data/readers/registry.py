@@ -1,0 +1,98 @@
+"""One door to all formats: dispatch by suffix, folder and DICOM magic."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sammed_data.readers import nifti, raster
+from sammed_data.readers.limits import MAX_DECODED_BYTES, first_bytes
+from sammed_data.types import Geometry, ReadError, Volume
+
+__all__ = ["MAX_DECODED_BYTES", "file_format", "read_label_map", "read_volume"]
+
+_SUFFIXES = {
+    **dict.fromkeys((".nii", ".nii.gz"), "nifti"),
+    **dict.fromkeys((".nrrd", ".nhdr", ".mha", ".mhd"), "itk"),
+    **dict.fromkeys(raster.SUFFIXES, "raster"),
+    **dict.fromkeys((".dcm", ".ima", ".dicom"), "dicom"),
+}
+
+
+def file_format(path: Path) -> str:
+    """Return 'nifti', 'itk', 'raster' or 'dicom' for a file or folder.
+
+    Raises:
+        ReadError: the path is missing, empty, or of a format no reader knows.
+    """
+    if path.is_dir():
+        return "dicom"
+    name = path.name.lower()
+    head = first_bytes(path)
+    for suffix, kind in _SUFFIXES.items():
+        if name.endswith(suffix):
+            return kind
+    if head[128:132] == b"DICM":
+        return "dicom"
+    raise ReadError(
+        f"{path}: expected one of {', '.join(_SUFFIXES)} or a DICOM file, found neither such an "
+        "ending nor DICOM content; convert the file"
+    )
+
+
+def read_volume(path: Path, *, channel: int | None = None) -> Volume:
+    """Read an image in canonical LPS axes; a folder is one DICOM series.
+
+    Args:
+        path: file, or folder of a DICOM series.
+        channel: index in the last axis of a 4D NIfTI file.
+
+    Raises:
+        ReadError: the file is not what it claims to be.
+        GeometryError: the slices of a series do not form a grid.
+    """
+    kind = file_format(path)
+    if kind == "nifti":
+        return nifti.read(path, channel=channel)
+    if channel is not None:
+        raise ReadError(
+            f"{path}: expected a 4D NIfTI file for channel {channel}, found {kind}; "
+            "remove `channel` from the entry's image pattern"
+        )
+    return raster.read(path)
+
+
+def read_label_map(path: Path) -> tuple[NDArray[Any], Geometry | None]:
+    """Read integer labels in canonical LPS axes: (Z, Y, X), or (Z, Y, X, 3) for colours.
+
+    Raises:
+        ReadError: values are not integers, or the file is not what it claims to be.
+    """
+    kind = file_format(path)
+    geometry: Geometry | None = None
+    if kind == "nifti":
+        array, geometry = nifti.read_labels(path)
+    else:
+        array = raster.read_labels(path)
+    return _as_integers(path, array), geometry
+
+
+def _as_integers(path: Path, array: NDArray[Any]) -> NDArray[Any]:
+    if array.dtype.kind in "ui":
+        return array
+    if array.dtype.kind == "b":
+        return array.astype(np.uint8)
+    if array.dtype.kind == "f" and np.isfinite(array).all():
+        whole = np.rint(array)
+        if array.size == 0 or float(np.abs(array - whole).max()) == 0.0:
+            return whole.astype(np.int32)
+        value = float(array.ravel()[np.flatnonzero(array != whole)[0]])
+    else:
+        value = float("nan")
+    raise ReadError(
+        f"{path}: expected integer labels, found the value {value:g} ({array.dtype}); "
+        "check that this is a label map, not an image or a probability"
+    )
