@@ -1,0 +1,152 @@
+"""What a training run is asked to do: parsed once, checked as a whole, kept beside the weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from sammed_data.types import UsageError, nearest
+
+Method = Literal["sam-med2d", "ft-sam", "all"]
+Recipe = Literal["mended", "released"]
+Schedule = Literal["cosine", "step"]
+Control = Literal["none", "permuted"]
+Precision = Literal["fp32", "bf16"]
+ValidationMode = Literal["bbox", "1pt", "3pt", "5pt"]
+
+MODELS = ("vit_tiny", "vit_b", "vit_l", "vit_h")
+CLICKS = {"1pt": 1, "3pt": 3, "5pt": 5}
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "method": get_args(Method),
+    "recipe": get_args(Recipe),
+    "model": MODELS,
+    "schedule": get_args(Schedule),
+    "control": get_args(Control),
+    "precision": get_args(Precision),
+}
+_AT_LEAST: dict[str, float] = {
+    "batch_images": 1,
+    "masks_per_image": 1,
+    "passes": 1,
+    "image_size": 16,
+    "steps": 1,
+    "epochs": 1,
+    "warmup": 0,
+    "weight_decay": 0,
+    "seed": 0,
+    "threads": 1,
+    "workers": 0,
+    "validate_every": 1,
+    "validation_images": 1,
+    "cache_bytes": 0,
+}
+_ABOVE_ZERO = ("lr", "minutes", "clip_norm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """One training run. Numbers of the paper: 50 images, 5 masks, 1 + 8 passes, lr 1e-4, 12 epochs.
+
+    Attributes:
+        method: ``sam-med2d`` tunes adapters, prompt encoder and decoder; ``ft-sam`` the last two
+            on a frozen encoder; ``all`` everything (pre-training).
+        recipe: ``mended`` (one optimiser step per batch over the summed passes, loss per mask) or
+            ``released`` (a step per pass, loss pooled over the batch).
+        model: family member; ``image_size`` None = its own.
+        init: weight file to start from, None = random.
+        steps: optimiser batches; else ``epochs``; ``minutes`` ends a run early and then drives the
+            schedule by the clock, which makes it unrepeatable.
+        masks_per_image: drawn without replacement (released: with).
+        passes: first pass and decoder passes together.
+        warmup: steps of linear warm-up.
+        control: ``permuted`` gives every sample the image of another patient.
+        modes: prompts validated; ``best`` = those whose mean Dice picks the checkpoint.
+        workers: loader threads; 0 reads in the training thread.
+        cache_bytes: decoded samples (and ft-sam's embeddings) kept in memory up to this each.
+    """
+
+    method: Method = "sam-med2d"
+    recipe: Recipe = "mended"
+    model: str = "vit_tiny"
+    image_size: int | None = None
+    init: str | None = None
+    steps: int | None = None
+    epochs: int | None = None
+    minutes: float | None = None
+    batch_images: int = 4
+    masks_per_image: int = 5
+    passes: int = 9
+    lr: float = 1e-4
+    weight_decay: float = 1e-4
+    schedule: Schedule = "cosine"
+    warmup: int = 20
+    clip_norm: float = 1.0
+    seed: int = 0
+    device: str = "auto"
+    precision: Precision = "fp32"
+    threads: int | None = None
+    workers: int = 1
+    control: Control = "none"
+    modes: tuple[ValidationMode, ...] = ("bbox", "1pt", "3pt", "5pt")
+    best: tuple[ValidationMode, ...] = ("bbox", "1pt")
+    validate_every: int | None = None
+    validation_images: int = 48
+    cache_bytes: int = 1 << 30
+
+    def __post_init__(self) -> None:
+        problems = list(self._problems())
+        if problems:
+            raise UsageError("; ".join(problems))
+
+    def _problems(self) -> Iterator[str]:
+        for name, choices in _CHOICES.items():
+            value = getattr(self, name)
+            if value not in choices:
+                yield f"unknown {name} {value!r}: {nearest(str(value), choices)}"
+        for name, low in _AT_LEAST.items():
+            value = getattr(self, name)
+            if value is not None and value < low:
+                yield f"{_option(name)} must be at least {low:g}, found {value}"
+        for name in _ABOVE_ZERO:
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                yield f"{_option(name)} must be above 0, found {value}"
+        for mode in (*self.modes, *self.best):
+            if mode not in get_args(ValidationMode):
+                yield f"unknown prompt mode {mode!r}: {nearest(mode, get_args(ValidationMode))}"
+        if not self.best or not set(self.best) <= set(self.modes):
+            yield f"the best checkpoint is chosen by {self.best}, which must be among {self.modes}"
+        if self.steps is not None and self.epochs is not None:
+            yield "give --steps or --epochs, not both"
+
+    def save(self, path: Path) -> None:
+        """Write as JSON."""
+        path.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> TrainConfig:
+        """Read what ``save`` wrote.
+
+        Raises:
+            UsageError: not there, not JSON, or unknown keys.
+        """
+        try:
+            raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, json.JSONDecodeError) as err:
+            raise UsageError(
+                f"expected the configuration of a training run at {path}, found {err}: "
+                "give --resume a folder that `sammed train` wrote"
+            ) from err
+        known = [f.name for f in fields(cls)]
+        unknown = [f"{key!r} ({nearest(key, known)})" for key in raw if key not in known]
+        if unknown:
+            raise UsageError(f"{path} has unknown keys {', '.join(unknown)}")
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
+        return cls(**values)
+
+
+def _option(name: str) -> str:
+    return {"batch_images": "--batch"}.get(name, "--" + name.replace("_", "-"))
