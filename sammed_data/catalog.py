@@ -65,6 +65,7 @@ class LabelEncoding(_Strict):
         threshold: for ``binary``: pixels above it are foreground.
         ignore: raw values that are neither object nor background.
         inverted: for ``binary``: foreground is at or below the threshold.
+        fill: for ``binary``: the annotation is an outline; what it encloses is foreground.
         partial: only some objects are drawn; absence is unknown, not background.
         unlabelled_ok: raw values that the source uses for unlabelled tissue.
     """
@@ -73,6 +74,7 @@ class LabelEncoding(_Strict):
     threshold: float | None = None
     ignore: list[str] = Field(default_factory=list)
     inverted: bool = False
+    fill: bool = False
     partial: bool = False
     unlabelled_ok: list[str] = Field(default_factory=list)
 
@@ -111,7 +113,7 @@ class CatalogEntry(_Strict):
     patient: PatientRule | None = None
     splits: Annotated[dict[str, list[str]], Field(default_factory=dict)]
     role: Literal["train", "held_out"] = "train"
-    axes: list[Axis] = Field(default_factory=lambda: ["axial"])
+    axes: list[Axis] = ["axial"]
     window: tuple[float, float] | None = None
     intensity: Literal["auto", "window", "percentile", "identity"] = "auto"
     grid: Literal["same", "resample_image"] = "same"
@@ -157,7 +159,9 @@ def parse_entry(path: Path) -> CatalogEntry:
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as err:
         raise CatalogError(f"{path}: expected a YAML file, but {err}; mend or remove it") from err
     if not isinstance(raw, dict):
-        raise CatalogError(f"{path}: expected a mapping of keys at the top, found {type(raw).__name__}")
+        raise CatalogError(
+            f"{path}: expected a mapping of keys at the top, found {type(raw).__name__}"
+        )
     try:
         return CatalogEntry.model_validate(raw)
     except ValidationError as err:
@@ -200,7 +204,9 @@ def load_catalogs(folder: Path | None) -> dict[str, CatalogEntry]:
     """
     base = bundled_catalogs() if folder is None else folder
     if not base.is_dir():
-        raise CatalogError(f"no catalogue folder at {base}: pass --source FOLDER with *.yaml entries")
+        raise CatalogError(
+            f"no catalogue folder at {base}: pass --source FOLDER with *.yaml entries"
+        )
     paths = sorted(p for p in base.glob("*.yaml") if not p.name.startswith("_"))
     if not paths:
         raise CatalogError(f"{base} has no *.yaml entry: pass --source FOLDER with entries")
