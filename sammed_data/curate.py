@@ -36,22 +36,16 @@ def image_is_label(volume: Volume, labels: LabelVolume) -> str | None:
     drawn = np.zeros(foreground.shape, bool)
     for layer in labels.layers:
         drawn |= layer.array_ZYX != 0
-    same = np.array_equal(foreground, drawn)
-    return (
-        "expected an image, found the mask itself (two values, equal to the label)"
-        if same
-        else None
-    )
+    if not np.array_equal(foreground, drawn):
+        return None
+    return "expected an image, found the mask itself (two values, equal to the label)"
 
 
 def covers_image(part: Part) -> str | None:
     """A mask of every pixel marks nothing; mostly an inverted or filled file."""
-    whole = part.area_px == part.mask_HW.size
-    return (
-        f"expected an object, found all {part.area_px} pixels of the slice marked"
-        if whole
-        else None
-    )
+    if part.area_px < part.mask_HW.size:
+        return None
+    return f"expected an object, found all {part.area_px} pixels of the slice marked"
 
 
 CASE_RULES: dict[str, Callable[[Volume, LabelVolume], str | None]] = {
@@ -63,9 +57,9 @@ MASK_RULES: dict[str, Callable[[Part], str | None]] = {"covers-image": covers_im
 
 # Every rule a rejection can name, with its level and meaning.
 RULES: dict[str, tuple[str, str]] = {
+    "unpaired": ("case", "an image without label, or a label without image"),
     "unreadable": ("case", "a file cannot be read as what it claims to be"),
     "grid": ("case", "image and label do not lie on one grid"),
-    "unlabelled-case": ("case", "no label of the case marks anything"),
     "unlabelled": ("image", "slices on which nothing is marked"),
     "no-mask-left": ("image", "every mask of the slice was rejected"),
     "small-part": ("mask", "parts below --min-part-px pixels"),

@@ -1,4 +1,4 @@
-"""Stored intensities to 8-bit pixels by a named policy; one object serves build, train and bench."""
+"""Stored intensities to 8-bit pixels by a named policy; one object for build, train and bench."""
 
 from __future__ import annotations
 
@@ -91,9 +91,8 @@ def statistics(array: NDArray[Any]) -> Statistics:
 def depth16(array: NDArray[Any], stats: Statistics) -> Depth16:
     """The 16-bit map of a volume: exact for integers that span at most 65,535."""
     span = stats.maximum - stats.minimum
-    if np.issubdtype(array.dtype, np.integer) or bool((array == np.rint(array)).all()):
-        if span <= _U16_MAX:
-            return Depth16(slope=1.0, intercept=stats.minimum)
+    if span <= _U16_MAX and bool((array == np.rint(array)).all()):
+        return Depth16(slope=1.0, intercept=stats.minimum)
     return Depth16(slope=max(span, 1e-12) / _U16_MAX, intercept=stats.minimum)
 
 

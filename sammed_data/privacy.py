@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sammed_data.catalog import CatalogEntry
-from sammed_data.types import UsageError
+from sammed_data.types import Rejection, UsageError
 
 _MIN_KEY_BYTES = 16
 
@@ -31,6 +31,12 @@ class Pseudonyms:
     def path(self, relative: str) -> str:
         """Path relative to the dataset root; keyed for restricted sources."""
         return relative if self.secret is None else "f" + self._digest("path", relative)
+
+    def rejection(self, found: Rejection, rule_text: str) -> Rejection:
+        """The rejection with names that may be stored; restricted data keep the rule's text."""
+        if self.secret is None:
+            return found
+        return replace(found, case_id=self.case(found.case_id), reason=rule_text)
 
     def _digest(self, what: str, text: str) -> str:
         message = f"{self.dataset}\0{what}\0{text}".encode()

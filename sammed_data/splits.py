@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 
 from sammed_data.catalog import CatalogEntry
+from sammed_data.sources import relative
 from sammed_data.types import Case
 
 TEST_SHARE, VALIDATION_SHARE = 0.2, 0.1
@@ -20,7 +21,7 @@ def fraction(dataset: str, patient_key: str) -> float:
 
 
 def hash_split(dataset: str, patient_key: str) -> str:
-    """test 20 %, validation 10 %, train 70 %."""
+    """Test 20 %, validation 10 %, train 70 %."""
     value = fraction(dataset, patient_key)
     if value < TEST_SHARE:
         return "test"
@@ -32,10 +33,7 @@ def group_key(case: Case) -> str:
     if case.patient_key is not None:
         return case.patient_key
     paths = [label.path for label in case.labels] or [case.image_path]
-    first = min(paths)
-    return (
-        first.relative_to(case.root).as_posix() if first.is_relative_to(case.root) else first.name
-    )
+    return relative(min(paths), case.root)
 
 
 def cluster_unit(entry: CatalogEntry, case: Case) -> str:

@@ -1,0 +1,378 @@
+"""Catalogues and archives to a corpus: find, plan, run, publish. Read :func:`build` first.
+
+Shards are finished in ``<out>/.partial`` and moved at the end, so an older corpus in ``out`` stays
+whole until the new one is complete. A shard whose record has the planned hash is not built again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sammed_data.catalog import CatalogEntry, load_catalogs
+from sammed_data.corpus import Corpus
+from sammed_data.curate import RULES
+from sammed_data.discover import discover, find_root
+from sammed_data.engine import fail_point, run_tasks
+from sammed_data.manifest import (
+    make_card,
+    make_manifest,
+    read_manifest,
+    unpaired_record,
+    write_text,
+)
+from sammed_data.ontology import Ontology, load_ontology
+from sammed_data.plan import BuildOptions, DatasetPlan, Meaning, ShardPlan, plan_shards
+from sammed_data.privacy import pseudonyms
+from sammed_data.shards import content_hashes, footer_content, read_rows, write_rejections
+from sammed_data.types import CatalogError, CorpusError, ReadError, nearest
+from sammed_data.work import ShardTask, build_shard
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildResult:
+    """What a build did.
+
+    Attributes:
+        manifest: as written.
+        absent: entries that are not on disk.
+        failed: dataset -> why it could not be built at all.
+        reused: shards that an earlier run had finished.
+        built: shards built by this run.
+        dropped: datasets of the older corpus in ``out`` that are not in the new one.
+    """
+
+    manifest: Mapping[str, Any]
+    absent: tuple[CatalogEntry, ...]
+    failed: Mapping[str, str]
+    reused: int
+    built: int
+    dropped: tuple[str, ...]
+
+    @property
+    def quarantined(self) -> int:
+        """Cases and datasets that were set aside."""
+        return sum(self.manifest["counts"]["cases"]["rejected"].values()) + len(self.failed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """Catalogue against disk."""
+
+    datasets: tuple[DatasetPlan, ...]
+    absent: tuple[CatalogEntry, ...]
+    failed: Mapping[str, str]
+
+
+def build(
+    source: Path | None,
+    root: Path,
+    out: Path,
+    *,
+    only: Sequence[str] = (),
+    options: BuildOptions | None = None,
+    workers: int = 1,
+    strict: bool = False,
+    key_file: Path | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> BuildResult:
+    """Build, or go on building, the corpus ``out``.
+
+    Args:
+        source: catalogue folder; None = the bundled one.
+        root: where the datasets lie.
+        out: corpus folder.
+        only: dataset ids; empty = every entry found on disk.
+        options: what decides the rows.
+        workers: processes; any number gives the same bytes.
+        strict: stop at the first case that would be quarantined.
+        key_file: secret for restricted datasets.
+        progress: called with (finished shards, all shards).
+
+    Raises:
+        SammedError: no source, an unwritable folder, a wrong entry, nothing to keep, an interrupt.
+    """
+    chosen = options or BuildOptions()
+    chosen.check()
+    found = find_datasets(source, root, only, key_file, strict=strict)
+    shards = [s for d in found.datasets for s in plan_shards(d, chosen)]
+    old = read_manifest(out)
+    _guard_old(old, found.failed, out)
+    with _staging(out) as staging:
+        todo = [s for s in shards if not _is_done(s, staging, out)]
+        plans = {d.entry.id: d for d in found.datasets}
+        tasks = [
+            ShardTask(
+                shard=shard,
+                dataset=plans[shard.dataset],
+                options=chosen,
+                staging=staging,
+                strict=strict,
+            )
+            for shard in todo
+        ]
+        progress(len(shards) - len(todo), len(shards))
+        for number, _ in enumerate(run_tasks(build_shard, tasks, workers), start=1):
+            progress(len(shards) - len(todo) + number, len(shards))
+            fail_point("after_shard")
+        manifest = _publish(found, shards, chosen, staging, out)
+    dropped = {d["id"] for d in (old or {}).get("datasets", ())} - set(plans)
+    return BuildResult(
+        manifest=manifest,
+        absent=found.absent,
+        failed=found.failed,
+        reused=len(shards) - len(todo),
+        built=len(todo),
+        dropped=tuple(sorted(dropped)),
+    )
+
+
+def find_datasets(
+    source: Path | None,
+    root: Path,
+    only: Sequence[str],
+    key_file: Path | None,
+    *,
+    strict: bool = False,
+) -> Found:
+    """Which entries lie under ``root``, with their cases and what their labels mean.
+
+    Raises:
+        CatalogError: an unknown or absent dataset was named, or nothing at all is on disk.
+        ReadError: a dataset is incomplete, and it is the only one or was named.
+    """
+    entries = load_catalogs(source)
+    ontology = load_ontology(source)
+    unknown = [name for name in only if name not in entries]
+    if unknown:
+        hints = "; ".join(f"{name!r}: {nearest(name, entries)}" for name in unknown)
+        raise CatalogError(f"--only names datasets without a catalogue entry: {hints}")
+    datasets, absent, failed = [], [], {}
+    for name in sorted(set(only) or entries):
+        entry = entries[name]
+        place = find_root(entry, root)
+        if place is None:
+            absent.append(entry)
+            continue
+        names = pseudonyms(entry, key_file)
+        pairs = discover(entry, place)
+        if pairs.problems and (strict or not pairs.cases):
+            reason = f"{entry.id} at {place}: " + _first_of([p.reason for p in pairs.problems])
+            if strict or only:
+                raise ReadError(reason)
+            failed[name] = reason.replace(f" at {place}", "")
+            continue
+        datasets.append(
+            DatasetPlan(
+                entry=entry,
+                cases=pairs.cases,
+                meanings=resolve_labels(entry, ontology),
+                unpaired=tuple(names.rejection(p, RULES["unpaired"][1]) for p in pairs.problems),
+                secret=names.secret,
+            )
+        )
+    if only and absent:
+        raise CatalogError("\n".join(absent_sentence(entry, root) for entry in absent))
+    if not datasets and failed:
+        raise ReadError("\n".join(f"{name}: {reason}" for name, reason in sorted(failed.items())))
+    if not datasets:
+        raise CatalogError(
+            f"none of the {len(absent)} catalogued datasets lies under {root}: pass --root FOLDER "
+            f"with the unpacked archives (or set $SAMMED_DATA); `sammed data list` says where to "
+            f"get each, `sammed demo` makes phantoms"
+        )
+    return Found(datasets=tuple(datasets), absent=tuple(absent), failed=failed)
+
+
+def absent_sentence(entry: CatalogEntry, root: Path) -> str:
+    """What to do about a dataset that is not on disk."""
+    places = " or ".join(str(root / name) for name in [*entry.root, entry.id][:2])
+    access = "" if entry.access == "open" else f" ({entry.access} needed)"
+    return (
+        f"{entry.id} is not on disk: get it from {entry.homepage}{access} and unpack it to {places}"
+    )
+
+
+def resolve_labels(entry: CatalogEntry, ontology: Ontology) -> dict[str, Meaning]:
+    """Raw label or union name -> structure.
+
+    Raises:
+        CatalogError: a name is unknown to the ontology, or ambiguous; all of an entry together.
+    """
+    meanings: dict[str, Meaning] = {}
+    problems: list[str] = []
+    for raw, name in [*entry.labels.items(), *((u, u) for u in entry.unions)]:
+        try:
+            found = ontology.resolve(name)
+        except CatalogError as err:
+            problems.append(str(err))
+            continue
+        meanings[raw] = Meaning(
+            structure=found.name,
+            organ=found.organ or "",
+            group=found.group or "",
+            kind=found.kind,
+            side=found.side or "",
+        )
+    members = {m for ms in entry.unions.values() for m in ms}
+    strange = sorted(members - set(entry.labels) - set(entry.labels.values()))
+    problems += [f"unions: {m!r}: {nearest(m, entry.labels.values())}" for m in strange]
+    if problems:
+        raise CatalogError(f"{entry.id}: " + "; ".join(problems))
+    return meanings
+
+
+def _guard_old(old: Mapping[str, Any] | None, failed: Mapping[str, str], out: Path) -> None:
+    held = {d["id"] for d in (old or {}).get("datasets", ())} & set(failed)
+    if held:
+        name = sorted(held)[0]
+        raise ReadError(
+            f"{name}: {failed[name]}; the corpus at {out} holds this dataset and was left as it is"
+        )
+
+
+@contextmanager
+def _staging(out: Path) -> Iterator[Path]:
+    """The folder of unfinished work, locked against a second build.
+
+    Raises:
+        CorpusError: the folder cannot be written, or another build is at work.
+    """
+    staging = out / ".partial"
+    try:
+        staging.mkdir(parents=True, exist_ok=True)
+        lock = (staging / "lock").open("w")
+    except OSError as err:
+        raise CorpusError(
+            f"cannot write the corpus to {out} ({err.strerror}): choose another --out"
+        ) from err
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as err:
+            raise CorpusError(f"another build is writing {out}: wait for it, or stop it") from err
+        for left in [*staging.glob("*.tmp"), *staging.glob("*.tmp.rejections")]:
+            left.unlink()
+        try:
+            yield staging
+        except OSError as err:
+            raise CorpusError(
+                f"cannot write {err.filename or out} ({err.strerror}): make room or choose "
+                f"another --out, and run again; finished shards stay"
+            ) from err
+
+
+def _record(stem: str, staging: Path) -> dict[str, Any] | None:
+    path = staging / f"{stem}.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+
+
+def _is_done(shard: ShardPlan, staging: Path, out: Path) -> bool:
+    record = _record(shard.stem, staging)
+    if record is None or record["plan_hash"] != shard.plan_hash:
+        return False
+    if record["has_rejections"]:
+        staged = staging / f"{shard.stem}.rejections.parquet"
+        if not staged.is_file() and not (out / _rejections_path(shard)).is_file():
+            return False
+    if not record["rows"]:
+        return True
+    places = (staging / f"{shard.stem}.parquet", out / shard.path)
+    return record["content_sha256"] in [footer_content(p) for p in places]
+
+
+def _rejections_path(shard: ShardPlan) -> str:
+    return f"rejections/part-{shard.stem}.parquet"
+
+
+def _unpaired_path(dataset: str) -> str:
+    return f"rejections/part-unpaired--{dataset}.parquet"
+
+
+def _publish(
+    found: Found, shards: Sequence[ShardPlan], options: BuildOptions, staging: Path, out: Path
+) -> dict[str, Any]:
+    """Move finished shards into place; the manifest comes last and makes them a corpus."""
+    records = [r for s in shards if (r := _record(s.stem, staging)) is not None]
+    hashes: list[str] = []
+    for shard, record in zip(shards, records, strict=True):
+        staged = staging / f"{shard.stem}.parquet"
+        place = staged if staged.is_file() else out / shard.path
+        hashes += content_hashes(place) if record["rows"] else []
+    if not hashes:
+        raise CorpusError(_nothing_kept(shards, staging, out))
+    records += [unpaired_record(d) for d in found.datasets if d.unpaired]
+    manifest = make_manifest(found.datasets, records, options, hashes, found.failed)
+    stale = _stale(out, shards, records)
+    for dataset in found.datasets:
+        if dataset.unpaired:
+            write_rejections(staging / "unpaired.tmp.rejections", dataset.unpaired)
+            _move(staging / "unpaired.tmp.rejections", out / _unpaired_path(dataset.entry.id))
+    write_text(staging / "stale.json", json.dumps(stale))
+    for shard, record in zip(shards, records[: len(shards)], strict=True):
+        if record["rows"]:
+            _move(staging / f"{shard.stem}.parquet", out / shard.path)
+        _move(staging / f"{shard.stem}.rejections.parquet", out / _rejections_path(shard))
+        fail_point("during_publish")
+    write_text(out / "README.md", make_card(manifest))
+    write_text(out / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+    fail_point("after_manifest")
+    _clean(out, staging, shards, stale)
+    Corpus(out)
+    return manifest
+
+
+def _move(staged: Path, final: Path) -> None:
+    if staged.is_file():
+        final.parent.mkdir(parents=True, exist_ok=True)
+        staged.replace(final)
+
+
+def _stale(
+    out: Path, shards: Sequence[ShardPlan], records: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    """Files of an older corpus that the new one does not have; only files a manifest named."""
+    own = list(zip(shards, records, strict=False))
+    wanted = {s.path for s, r in own if r["rows"]}
+    wanted |= {_rejections_path(s) for s, r in own if r["has_rejections"]}
+    wanted |= {_unpaired_path(r["dataset"]) for r in records[len(shards) :]}
+    old = read_manifest(out) or {"shards": []}
+    note = out / ".partial" / "stale.json"
+    known = {s["path"] for s in old["shards"]}
+    known |= {p.relative_to(out).as_posix() for p in (out / "rejections").glob("part-*.parquet")}
+    if note.is_file():
+        known |= set(json.loads(note.read_text(encoding="utf-8")))
+    return sorted(known - wanted)
+
+
+def _clean(out: Path, staging: Path, shards: Sequence[ShardPlan], stale: Sequence[str]) -> None:
+    for name in stale:
+        (out / name).unlink(missing_ok=True)
+    stems = {s.stem for s in shards}
+    for left in staging.iterdir():
+        if left.name == "stale.json" or (
+            left.suffix in (".json", ".parquet")
+            and left.name.removesuffix(".json").removesuffix(".parquet") not in stems
+        ):
+            left.unlink()
+    for shard in shards:  # a shard without rows stays here, empty
+        (staging / f"{shard.stem}.parquet").unlink(missing_ok=True)
+
+
+def _nothing_kept(shards: Sequence[ShardPlan], staging: Path, out: Path) -> str:
+    reasons: list[str] = []
+    for shard in shards:
+        path = staging / f"{shard.stem}.rejections.parquet"
+        rejected = read_rows(path) if path.is_file() else []
+        reasons += [f"{r['case_id']}: {r['reason']}" for r in rejected]
+    return f"no image was kept, nothing was written to {out}: {_first_of(reasons)}"
+
+
+def _first_of(reasons: Sequence[str]) -> str:
+    more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
+    return (reasons[0] if reasons else "no slice has a label") + more

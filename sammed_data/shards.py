@@ -1,0 +1,160 @@
+"""Shard files: rows to Parquet that `datasets` opens with pictures, and rejections beside them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from sammed_data.corpus import GROUP_BYTES, ROWS_PER_GROUP, SCHEMA
+from sammed_data.types import Rejection
+
+CONTENT_KEY = b"sammed_content_sha256"
+_PIXEL_COLUMNS = ("image", "image_u16", "ignore")
+# PNG bytes do not shrink further: compressing them again only costs time.
+_PACKED = {"image.bytes", "image_u16.bytes", "ignore.bytes", "masks.list.element.mask.bytes"}
+REJECTION_SCHEMA = pa.schema(
+    [
+        ("dataset", pa.string()),
+        ("case_id", pa.string()),
+        ("level", pa.string()),
+        ("rule", pa.string()),
+        ("reason", pa.string()),
+        ("slice_index", pa.int32()),
+        ("axis", pa.string()),
+        ("label", pa.string()),
+        ("count", pa.int64()),
+    ]
+)
+
+
+def _feature(kind: pa.DataType, name: str = "") -> Any:
+    """The `datasets` feature of an Arrow type; image structs become pictures."""
+    if name in (*_PIXEL_COLUMNS, "mask"):
+        return {"_type": "Image"}
+    if pa.types.is_struct(kind):
+        return {f.name: _feature(f.type, f.name) for f in kind}
+    if pa.types.is_fixed_size_list(kind):
+        return {"feature": _feature(kind.value_type), "length": kind.list_size, "_type": "List"}
+    if pa.types.is_list(kind):
+        return {"feature": _feature(kind.value_type), "_type": "List"}
+    names = {pa.float64(): "float64", pa.bool_(): "bool"}
+    return {"dtype": names.get(kind, str(kind)), "_type": "Value"}
+
+
+def schema_with_features() -> pa.Schema:
+    """SCHEMA with the `huggingface` description, so that plain load_dataset shows images."""
+    features = {field.name: _feature(field.type, field.name) for field in SCHEMA}
+    return SCHEMA.with_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+
+
+def _leaf_columns() -> list[str]:
+    empty = pa.BufferOutputStream()
+    pq.write_table(SCHEMA.empty_table(), empty)
+    schema = pq.ParquetFile(pa.BufferReader(empty.getvalue())).schema
+    return [schema.column(i).path for i in range(len(schema))]
+
+
+def row_digest(
+    row: dict[str, Any], pixels: Iterable[NDArray[Any]], masks: Iterable[NDArray[np.bool_]]
+) -> str:
+    """SHA-256 over metadata, decoded pixels and masks; independent of how PNG bytes were made."""
+    meta = {k: v for k, v in row.items() if k not in (*_PIXEL_COLUMNS, "content_sha256")}
+    meta["masks"] = [{k: v for k, v in m.items() if k != "mask"} for m in row["masks"]]
+    found = hashlib.sha256(json.dumps(meta, sort_keys=True).encode())
+    for array in pixels:
+        found.update(f"{array.shape}{array.dtype.str}".encode())
+        found.update(np.ascontiguousarray(array))
+    for mask in masks:
+        found.update(np.packbits(mask, axis=1))
+    return found.hexdigest()
+
+
+class ShardWriter:
+    """Writes rows in order, at most 32 of them or 16 MB a row group."""
+
+    def __init__(self, path: Path) -> None:
+        compression = {c: "NONE" if c in _PACKED else "ZSTD" for c in _leaf_columns()}
+        dictionary = [c for c in compression if c not in _PACKED]
+        self._writer = pq.ParquetWriter(
+            path, schema_with_features(), compression=compression, use_dictionary=dictionary
+        )
+        self._rows: list[dict[str, Any]] = []
+        self._bytes = 0
+        self._hashes: list[str] = []
+        self.patients: set[str] = set()
+        self.rows = 0
+        self.masks = 0
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Queue one row; writes a row group when it is full."""
+        size = len(row["image"]["bytes"]) + sum(len(m["mask"]["bytes"]) for m in row["masks"])
+        size += len(row["image_u16"]["bytes"]) if row["image_u16"] else 0
+        if self._rows and (self._bytes + size > GROUP_BYTES or len(self._rows) >= ROWS_PER_GROUP):
+            self._flush()
+        self._rows.append(row)
+        self._bytes += size
+        self._hashes.append(row["content_sha256"])
+        self.patients.add(row["patient_id"])
+        self.rows += 1
+        self.masks += len(row["masks"])
+
+    def _flush(self) -> None:
+        table = pa.Table.from_pylist(self._rows, schema=SCHEMA)
+        self._writer.write_table(table, row_group_size=len(self._rows))
+        self._rows, self._bytes = [], 0
+
+    def close(self) -> str:
+        """Finish the file; returns the shard's content hash, which its footer also holds."""
+        if self._rows:
+            self._flush()
+        content = hashlib.sha256("\n".join(self._hashes).encode()).hexdigest()
+        self._writer.add_key_value_metadata({CONTENT_KEY: content})
+        self._writer.close()
+        return content
+
+    def abandon(self) -> None:
+        """Close without finishing; the caller removes the file."""
+        self._writer.close()
+
+
+def write_rejections(path: Path, rejections: Sequence[Rejection]) -> None:
+    """One Parquet file of rejections."""
+    table = pa.Table.from_pylist([asdict(r) for r in rejections], schema=REJECTION_SCHEMA)
+    pq.write_table(table, path, compression="zstd")
+
+
+def read_rejections(folder: Path) -> pa.Table:
+    """All rejections of a corpus, in the order of their files."""
+    parts = sorted((folder / "rejections").glob("part-*.parquet"))
+    tables = [pq.ParquetFile(p).read() for p in parts]
+    return pa.concat_tables(tables) if tables else REJECTION_SCHEMA.empty_table()
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """A small Parquet file as dicts."""
+    return list(pq.ParquetFile(path).read().to_pylist())
+
+
+def footer_content(path: Path) -> str | None:
+    """The content hash in a shard's footer; None where the file is missing or is no such shard."""
+    try:
+        metadata = pq.read_metadata(path).metadata or {}
+    except (OSError, pa.ArrowInvalid):
+        return None
+    found = metadata.get(CONTENT_KEY)
+    return found.decode() if found else None
+
+
+def content_hashes(path: Path) -> list[str]:
+    """Row content hashes of a shard, in order."""
+    table = pq.ParquetFile(path).read(columns=["content_sha256"])
+    return [str(h) for h in table.column(0).to_pylist()]

@@ -1,0 +1,371 @@
+"""One shard, one task: read its cases, slice, curate, write; nothing is shared between shards."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sammed_data import intensity
+from sammed_data.codecs import encode_image, encode_mask
+from sammed_data.corpus import SCHEMA_VERSION
+from sammed_data.curate import CASE_RULES, MASK_RULES, RULES
+from sammed_data.encodings import pair_on_grid, read_labels
+from sammed_data.engine import fail_point, stop_if_asked
+from sammed_data.masks import SPLIT_KINDS, Part, Plan, plane_masks
+from sammed_data.plan import BuildOptions, DatasetPlan, ShardPlan
+from sammed_data.privacy import Pseudonyms
+from sammed_data.readers.registry import read_volume
+from sammed_data.shards import ShardWriter, row_digest, write_rejections
+from sammed_data.slices import Slice, cut, slices_with_labels
+from sammed_data.sources import case_paths, digest, relative
+from sammed_data.splits import cluster_unit, group_key
+from sammed_data.types import (
+    Case,
+    GeometryError,
+    InterruptedRun,
+    LabelVolume,
+    ReadError,
+    Rejection,
+    SammedError,
+    Volume,
+)
+
+# Encodings whose values are objects: a nucleus in two pieces is one nucleus.
+_WHOLE_ENCODINGS = ("instance_ids", "file_per_instance")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardTask:
+    """All a worker needs to write one shard into ``staging``."""
+
+    shard: ShardPlan
+    dataset: DatasetPlan
+    options: BuildOptions
+    staging: Path
+    strict: bool = False
+
+
+@dataclass
+class Counts:
+    """What became of everything a shard looked at."""
+
+    cases: int = 0
+    slices: int = 0
+    candidates: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadCase:
+    """A case in memory, past the rules for cases."""
+
+    case: Case
+    volume: Volume
+    labels: LabelVolume
+    stats: intensity.Statistics
+    sources: list[dict[str, str]]
+
+
+def build_shard(task: ShardTask) -> str:
+    """Write shard, rejections and, last, the record that says they are complete.
+
+    Returns:
+        The shard's stem.
+
+    Raises:
+        InterruptedRun: asked to stop; nothing of this shard stays.
+        SammedError: the first quarantined case under ``strict``.
+    """
+    stem = task.shard.stem
+    final = task.staging / f"{stem}.parquet"
+    temporary = task.staging / f"{stem}.{os.getpid()}.tmp"
+    writer = ShardWriter(temporary)
+    counts, rejections = Counts(), []
+    try:
+        for case in task.shard.cases:
+            stop_if_asked()
+            for item in case_items(case, task, counts):
+                if isinstance(item, Rejection):
+                    rejections.append(item)
+                else:
+                    writer.add(item)
+            fail_point("after_case")
+        content = writer.close()
+    except (InterruptedRun, SammedError, OSError):
+        writer.abandon()
+        temporary.unlink(missing_ok=True)
+        raise
+    fail_point("before_rename")
+    rejections_file = task.staging / f"{stem}.rejections.parquet"
+    rejections_file.unlink(missing_ok=True)
+    if rejections:
+        write_rejections(temporary.with_suffix(".rejections"), rejections)
+        temporary.with_suffix(".rejections").replace(rejections_file)
+    temporary.replace(final)
+    for rejection in rejections:
+        counts.rejected[f"{rejection.level}:{rejection.rule}"] += rejection.count
+    record = {
+        "plan_hash": task.shard.plan_hash,
+        "dataset": task.shard.dataset,
+        "split": task.shard.split,
+        "path": task.shard.path,
+        "rows": writer.rows,
+        "patients": sorted(writer.patients),
+        "masks": writer.masks,
+        "cases": counts.cases,
+        "slices": counts.slices,
+        "candidates": counts.candidates,
+        "rejected": dict(sorted(counts.rejected.items())),
+        "has_rejections": bool(rejections),
+        "content_sha256": content,
+    }
+    fail_point("before_record")
+    note = task.staging / f"{stem}.{os.getpid()}.json.tmp"
+    note.write_text(json.dumps(record, sort_keys=True), encoding="utf-8")
+    note.replace(task.staging / f"{stem}.json")
+    return stem
+
+
+def case_items(case: Case, task: ShardTask, counts: Counts) -> Iterator[dict[str, Any] | Rejection]:
+    """Rows and rejections of one case; a defect of the case is its one rejection."""
+    counts.cases += 1
+    names = Pseudonyms(dataset=case.dataset, secret=task.dataset.secret)
+    try:
+        ready = read_case(case, task, names)
+    except (ReadError, GeometryError) as err:
+        if task.strict:
+            raise
+        rule = "grid" if isinstance(err, GeometryError) else "unreadable"
+        yield _case_rejection(case, names, rule, str(err))
+        return
+    for name, check in CASE_RULES.items():
+        reason = check(ready.volume, ready.labels)
+        if reason is not None:
+            where = relative(case.image_path, case.root)
+            if task.strict:
+                raise ReadError(f"{where}: {reason}")
+            yield _case_rejection(case, names, name, f"{where}: {reason}")
+            return
+    yield from _rows(ready, task, names, counts)
+
+
+def read_case(case: Case, task: ShardTask, names: Pseudonyms) -> ReadCase:
+    """Image and labels on one grid, with digests of their files.
+
+    Raises:
+        ReadError: a file is damaged or holds unknown values.
+        GeometryError: the grids do not agree.
+    """
+    entry = task.dataset.entry
+    volume = read_volume(case.image_path, channel=case.channel)
+    labels = read_labels(case, entry, volume)
+    volume = pair_on_grid(volume, labels, entry)
+    member = "" if case.channel is None else f"channel {case.channel}"
+    sources = [
+        {
+            "role": role,
+            "path": names.path(relative(path, case.root)),
+            "member": member if role == "image" else "",
+            "sha256": digest(path),
+        }
+        for role, path in case_paths(case)
+    ]
+    finite = volume.array
+    if np.issubdtype(finite.dtype, np.floating) and not np.isfinite(finite).all():
+        finite = np.zeros(1, np.float32)  # the rule `not-finite` speaks of it
+    stats = intensity.statistics(finite)
+    return ReadCase(case=case, volume=volume, labels=labels, stats=stats, sources=sources)
+
+
+def _case_rejection(case: Case, names: Pseudonyms, rule: str, reason: str) -> Rejection:
+    text = reason.replace(f"{case.root}/", "")
+    found = Rejection(
+        dataset=case.dataset, case_id=case.case_id, level="case", rule=rule, reason=text
+    )
+    return names.rejection(found, RULES[rule][1])
+
+
+def _mask_plan(task: ShardTask) -> Plan:
+    entry = task.dataset.entry
+    whole = entry.label_encoding.type in _WHOLE_ENCODINGS
+    by_name = {name: raw for raw, name in entry.labels.items()}
+    return Plan(
+        split={
+            raw: meaning.kind in SPLIT_KINDS and not whole
+            for raw, meaning in task.dataset.meanings.items()
+        },
+        unions={
+            union: [by_name.get(member, member) for member in members]
+            for union, members in entry.unions.items()
+        },
+        min_part_px=task.options.min_part_px,
+    )
+
+
+def _rows(
+    ready: ReadCase, task: ShardTask, names: Pseudonyms, counts: Counts
+) -> Iterator[dict[str, Any] | Rejection]:
+    entry, options, case = task.dataset.entry, task.options, ready.case
+    axes = ("native",) if entry.dims == "2D" else options.axes or tuple(entry.axes)
+    plan = _mask_plan(task)
+    maker = RowMaker(ready, task, names)
+    maps = [layer.array_ZYX for layer in ready.labels.layers]
+
+    def reject(level: str, rule: str, count: int, where: Slice | None, **more: str) -> Rejection:
+        return Rejection(
+            dataset=case.dataset,
+            case_id=names.case(case.case_id),
+            level=level,
+            rule=rule,
+            reason=more.get("reason", RULES[rule][1]),
+            slice_index=None if where is None else where.index,
+            axis=more.get("axis") if where is None else where.axis,
+            label=more.get("label"),
+            count=count,
+        )
+
+    for axis, places, blank in slices_with_labels(ready.volume, maps, axes):
+        counts.slices += len(places) + blank
+        if blank:
+            yield reject("image", "unlabelled", blank, None, axis=axis)
+        for where in places:
+            planes = [cut(m, axis, where.index, options.orientation) for m in maps]
+            found = plane_masks(planes, ready.labels.layers, plan)
+            counts.candidates += found.candidates
+            for raw, count in sorted(found.small.items()):
+                yield reject("mask", "small-part", count, where, label=raw)
+            kept: list[Part] = []
+            for part in found.parts:
+                broken = _broken_rule(part)
+                if broken is None:
+                    kept.append(part)
+                else:
+                    yield reject("mask", broken[0], 1, where, label=part.raw, reason=broken[1])
+            if kept:
+                yield maker.row(where, kept)
+            else:
+                yield reject("image", "no-mask-left", 1, where)
+
+
+def _broken_rule(part: Part) -> tuple[str, str] | None:
+    for name, rule in MASK_RULES.items():
+        reason = rule(part)
+        if reason is not None:
+            return name, reason
+    return None
+
+
+class RowMaker:
+    """Makes the rows of one case; what all its slices share is computed once."""
+
+    def __init__(self, ready: ReadCase, task: ShardTask, names: Pseudonyms) -> None:
+        self._ready, self._task = ready, task
+        entry, case, volume = task.dataset.entry, ready.case, ready.volume
+        context = intensity.Context(
+            modality=entry.modality, window=entry.window, bits=volume.bits, wish=entry.intensity
+        )
+        self._intensity = intensity.choose(task.options.intensity, context, ready.stats)
+        grey = volume.array.ndim == 3
+        deep = task.options.depth == 16 and volume.bits > 8 and grey
+        self._depth = intensity.depth16(volume.array, ready.stats) if deep else None
+        self._case_id = names.case(case.case_id)
+        self._label_sources = {
+            str(path): i for i, (_, path) in enumerate(case_paths(case)) if i > 0
+        }
+        self._shared = {
+            "schema_version": SCHEMA_VERSION,
+            "annotated_structures": sorted({m.structure for m in task.dataset.meanings.values()}),
+            "dataset": entry.id,
+            "role": entry.role,
+            "modality": entry.modality,
+            "sequence": case.sequence or entry.sequence,
+            "case_id": self._case_id,
+            "patient_id": names.patient(group_key(case)),
+            "cluster": cluster_unit(entry, case),
+            "split": task.shard.split,
+            "volume_shape": [int(n) for n in volume.array.shape[:3]],
+            "license": entry.license,
+            "sources": ready.sources,
+            "catalog_version": entry.version,
+        }
+
+    def row(self, where: Slice, parts: list[Part]) -> dict[str, Any]:
+        """One row: pixels, masks and where they come from."""
+        options, labels = self._task.options, self._ready.labels
+        values = cut(self._ready.volume.array, where.axis, where.index, options.orientation)
+        image = self._intensity.to_uint8(values)
+        deep = self._depth.store(values) if self._depth else None
+        ignore = None
+        if labels.ignore_ZYX is not None:
+            ignore = cut(labels.ignore_ZYX, where.axis, where.index, options.orientation)
+        name = f"{self._shared['dataset']}--{self._case_id}--{where.axis}--{where.index:04d}"
+        spacing = where.spacing_yx_mm or (None, None)
+        row = self._shared | {
+            "sample_id": name,
+            "image": {"bytes": encode_image(image), "path": None},
+            "image_u16": None if deep is None else {"bytes": encode_image(deep), "path": None},
+            "masks": [self._mask(part) for part in parts],
+            "ignore": None if ignore is None else {"bytes": encode_mask(ignore), "path": None},
+            "axis": where.axis,
+            "orientation": "native" if where.axis == "native" else options.orientation,
+            "slice_index": where.index,
+            "slice_position_mm": where.position_mm,
+            "spacing_slice_mm": where.spacing_mm,
+            "height": int(image.shape[0]),
+            "width": int(image.shape[1]),
+            "spacing_y_mm": spacing[0],
+            "spacing_x_mm": spacing[1],
+            "intensity": self._record(values),
+        }
+        pixels: list[NDArray[Any]] = [image, *([] if deep is None else [deep])]
+        planes = [p.mask_HW for p in parts] + ([] if ignore is None else [ignore])
+        row["content_sha256"] = row_digest(row, pixels, planes)
+        return row
+
+    def _record(self, values: NDArray[Any]) -> dict[str, Any]:
+        low, high = self._intensity.bounds(values)
+        stats = self._ready.stats
+        return {
+            "policy": self._intensity.policy,
+            "low": low,
+            "high": high,
+            "volume_min": stats.minimum,
+            "volume_max": stats.maximum,
+            "volume_p0_5": stats.p0_5,
+            "volume_p99_5": stats.p99_5,
+            "u16_slope": self._depth.slope if self._depth else None,
+            "u16_intercept": self._depth.intercept if self._depth else None,
+        }
+
+    def _mask(self, part: Part) -> dict[str, Any]:
+        meaning = self._task.dataset.meanings[part.raw]
+        labels = self._task.dataset.entry.labels
+        return asdict(meaning) | {
+            "label": labels.get(part.raw, part.raw),
+            "instance": part.instance,
+            "annotator": part.annotator,
+            "n_components": part.n_components,
+            "raw_value": part.raw,
+            "source_index": self._source_index(part),
+            "area_px": part.area_px,
+            "box_xyxy": list(part.box_xyxy),
+            "touches_border": part.touches_border,
+            "mask": {"bytes": encode_mask(part.mask_HW), "path": None},
+        }
+
+    def _source_index(self, part: Part) -> int | None:
+        """Position in ``sources``; None where layers and label files do not correspond."""
+        files = self._ready.case.labels
+        if len(self._label_sources) == 1:
+            return 1
+        if len(files) != len(self._ready.labels.layers):
+            return None
+        return self._label_sources[str(files[part.layer].path)]
