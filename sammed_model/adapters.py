@@ -87,6 +87,11 @@ def adapters_of(model: SamModel) -> Iterator[Adapter]:
             yield block.mlp.adapter
 
 
+def has_adapters(model: SamModel) -> bool:
+    """Whether any block carries an adapter."""
+    return any(True for _ in adapters_of(model))
+
+
 def add_adapters(model: SamModel, *, zero_init: bool = False, seed: int = 0) -> SamModel:
     """Put a fresh adapter into every block, in place; returns the model.
 
@@ -99,7 +104,7 @@ def add_adapters(model: SamModel, *, zero_init: bool = False, seed: int = 0) -> 
     Raises:
         ModelError: the model has adapters.
     """
-    if any(True for _ in adapters_of(model)):
+    if has_adapters(model):
         raise ModelError("expected a model without adapters, found one with them: drop them first")
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
@@ -137,9 +142,7 @@ def train_only(model: SamModel, method: Method) -> list[str]:
     if method == "sam-med2d":
         adapters = list(adapters_of(model))
         if not adapters:
-            raise ModelError(
-                "method sam-med2d trains adapters, found none: add_adapters first"
-            )
+            raise ModelError("method sam-med2d trains adapters, found none: add_adapters first")
         trained += adapters
     elif method == "all":
         trained.append(model.image_encoder)

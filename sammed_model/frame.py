@@ -205,7 +205,8 @@ class Preprocessing:
         if self.name == "released":
             rows = _nearest(frame.height, inner[0], "corner").numpy()
             columns = _nearest(frame.width, inner[1], "corner").numpy()
-            return image[rows][:, columns]
+            taken: NDArray[np.uint8] = image[rows][:, columns]
+            return taken
         larger = cv2.INTER_CUBIC if self.name == "medsam" else cv2.INTER_LINEAR
         shrinks = inner[0] < frame.height or inner[1] < frame.width
         method = cv2.INTER_AREA if shrinks else larger
@@ -257,11 +258,12 @@ def _affine(xy: Array, scale: list[float], shift: float, offset: list[float]) ->
     """(xy + shift) * scale + offset, in at least float32."""
     if isinstance(xy, Tensor):
         values = xy if xy.is_floating_point() else xy.float()
-        to = {"dtype": values.dtype, "device": values.device}
-        return (values + shift) * torch.tensor(scale, **to) + torch.tensor(offset, **to)
+        factor, moved = values.new_tensor(scale), values.new_tensor(offset)
+        return (values + shift) * factor + moved
     array = np.asarray(xy)
     array = array if np.issubdtype(array.dtype, np.floating) else array.astype(np.float64)
-    return (array + shift) * np.array(scale, array.dtype) + np.array(offset, array.dtype)
+    moved_array: NDArray[Any] = (array + shift) * np.array(scale, array.dtype)
+    return moved_array + np.array(offset, array.dtype)
 
 
 def _nearest(source: int, target: int, convention: str) -> Tensor:
