@@ -20,6 +20,7 @@ from sammed_data.curate import RULES
 from sammed_data.discover import discover, find_root
 from sammed_data.engine import fail_point, run_tasks
 from sammed_data.manifest import (
+    Record,
     make_card,
     make_manifest,
     read_manifest,
@@ -28,7 +29,7 @@ from sammed_data.manifest import (
 )
 from sammed_data.ontology import Ontology, load_ontology
 from sammed_data.plan import BuildOptions, DatasetPlan, Meaning, ShardPlan, plan_shards
-from sammed_data.privacy import pseudonyms
+from sammed_data.privacy import Pseudonyms, pseudonyms
 from sammed_data.shards import content_hashes, footer_content, read_rows, write_rejections
 from sammed_data.types import CatalogError, CorpusError, ReadError, nearest
 from sammed_data.work import ShardTask, build_shard
@@ -69,6 +70,10 @@ class Found:
     failed: Mapping[str, str]
 
 
+def _no_progress(done: int, total: int) -> None:
+    """Say nothing."""
+
+
 def build(
     source: Path | None,
     root: Path,
@@ -79,7 +84,7 @@ def build(
     workers: int = 1,
     strict: bool = False,
     key_file: Path | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int], object] = _no_progress,
 ) -> BuildResult:
     """Build, or go on building, the corpus ``out``.
 
@@ -139,8 +144,11 @@ def find_datasets(
     key_file: Path | None,
     *,
     strict: bool = False,
+    keyed: bool = True,
 ) -> Found:
     """Which entries lie under ``root``, with their cases and what their labels mean.
+
+    ``keyed=False`` asks for no key file: nothing of the answer is to be stored.
 
     Raises:
         CatalogError: an unknown or absent dataset was named, or nothing at all is on disk.
@@ -159,7 +167,7 @@ def find_datasets(
         if place is None:
             absent.append(entry)
             continue
-        names = pseudonyms(entry, key_file)
+        names = pseudonyms(entry, key_file) if keyed else Pseudonyms(dataset=name)
         pairs = discover(entry, place)
         if pairs.problems and (strict or not pairs.cases):
             reason = f"{entry.id} at {place}: " + _first_of([p.reason for p in pairs.problems])
@@ -298,7 +306,7 @@ def _publish(
     found: Found, shards: Sequence[ShardPlan], options: BuildOptions, staging: Path, out: Path
 ) -> dict[str, Any]:
     """Move finished shards into place; the manifest comes last and makes them a corpus."""
-    records = [r for s in shards if (r := _record(s.stem, staging)) is not None]
+    records: list[Record] = [r for s in shards if (r := _record(s.stem, staging)) is not None]
     hashes: list[str] = []
     for shard, record in zip(shards, records, strict=True):
         staged = staging / f"{shard.stem}.parquet"

@@ -72,9 +72,9 @@ def row_digest(
     found = hashlib.sha256(json.dumps(meta, sort_keys=True).encode())
     for array in pixels:
         found.update(f"{array.shape}{array.dtype.str}".encode())
-        found.update(np.ascontiguousarray(array))
+        found.update(np.ascontiguousarray(array).data)
     for mask in masks:
-        found.update(np.packbits(mask, axis=1))
+        found.update(np.packbits(mask, axis=1).data)
     return found.hexdigest()
 
 

@@ -43,7 +43,7 @@ def cut(array: NDArray[Any], axis: str, index: int, orientation: str = "lps") ->
 
     ``orientation='stored'`` leaves Z ascending, as the released corpus does.
     """  # noqa: D205 - the orders are one sentence
-    plane = np.take(array, index, axis=_CUTS[axis][0])
+    plane: NDArray[Any] = np.take(array, index, axis=_CUTS[axis][0])
     if axis in _FLIPPED and orientation == "lps":
         plane = plane[::-1]
     return plane
