@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sammed_data.catalog import CatalogEntry
-from sammed_data.geometry import same_grid
-from sammed_data.readers.registry import read_label_map
+from sammed_data.geometry import grid_words, resample_image_to, same_grid
+from sammed_data.layers import Region, pack
+from sammed_data.raw_labels import (
+    Grid,
+    class_of,
+    colour_code,
+    colour_words,
+    foreground,
+    grey,
+    integer,
+    refuse_unknown,
+    relative,
+    union,
+    values_in,
+)
 from sammed_data.types import (
     Case,
     Geometry,
     GeometryError,
+    LabelFile,
     LabelLayer,
     LabelVolume,
     ReadError,
@@ -37,121 +50,12 @@ def read_labels(case: Case, entry: CatalogEntry, like: Volume) -> LabelVolume:
         ReadError: a file is damaged, or holds a raw value the entry does not know.
         GeometryError: label files of one case lie on different grids.
     """
-    return ENCODINGS[entry.label_encoding.type](case, entry, like)
-
-
-def _index(case: Case, entry: CatalogEntry, like: Volume) -> LabelVolume:
-    ignored = {int(v) for v in entry.label_encoding.ignore}
-    silent = {int(v) for v in entry.label_encoding.unlabelled_ok} | ignored
-    if "0" not in entry.labels:
-        silent.add(0)
-    names = {int(key): key for key in entry.labels}
-    layers, ignores, geometry = [], [], _Grid()
-    for file in case.labels:
-        array = _grey(file.path, geometry.read(file.path))
-        present = np.unique(array)
-        _refuse_unknown(case, file.path, [int(v) for v in present], {*names, *silent}, entry)
-        if ignored:
-            ignores.append(np.isin(array, sorted(ignored)))
-        drop = [v for v in present if int(v) in silent and int(v) != 0]
-        if drop:
-            array = np.where(np.isin(array, drop), 0, array)
-        named = {int(v): names[int(v)] for v in present if int(v) in names}
-        if 0 in named:  # 0 means background in a layer: give class 0 a value of its own
-            top = int(present.max()) + 1
-            background = np.isin(array, drop) if drop else np.zeros(array.shape, bool)
-            array = np.where((array == 0) & ~background, top, array.astype(np.int64))
-            named[top] = named.pop(0)
-        layers.append(LabelLayer(array_ZYX=array, names=named, annotator=file.annotator))
-    return LabelVolume(layers=tuple(layers), geometry=geometry.value, ignore_ZYX=_any_of(ignores))
-
-
-def _binary(case: Case, entry: CatalogEntry, like: Volume) -> LabelVolume:
-    key = next(iter(entry.labels))
-    layers, ignores, geometry = [], [], _Grid()
-    for file in case.labels:
-        array = _grey(file.path, geometry.read(file.path))
-        mask, ignore = _foreground(case, file.path, array, entry)
-        layers.append(LabelLayer(array_ZYX=mask, names={1: key}, annotator=file.annotator))
-        ignores += [] if ignore is None else [ignore]
-    return LabelVolume(layers=tuple(layers), geometry=geometry.value, ignore_ZYX=_any_of(ignores))
-
-
-def _foreground(
-    case: Case, path: Path, array: NDArray[Any], entry: CatalogEntry
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
-    """Threshold a mask to 0 and 1; without a threshold only two values are believed."""
-    rule = entry.label_encoding
-    ignore = np.isin(array, [int(v) for v in rule.ignore]) if rule.ignore else None
-    if rule.threshold is None:
-        values = np.unique(array if ignore is None else array[~ignore])
-        if len(values) > 2 or (len(values) == 2 and values[0] != 0):
-            shown = ", ".join(str(v) for v in values[:8])
-            raise ReadError(
-                f"{_relative(case, path)}: expected a binary mask of 0 and one other value, found "
-                f"{len(values)} values ({shown}); state `threshold` in the entry's label_encoding"
-            )
-    mask = array > (rule.threshold or 0)
-    mask = ~mask if rule.inverted else mask
-    if ignore is not None:
-        mask &= ~ignore
-    return mask.astype(np.uint8), ignore
-
-
-class _Grid:
-    """The one grid all label files of a case must share."""
-
-    def __init__(self) -> None:
-        self.value: Geometry | None = None
-        self._first: tuple[Path, tuple[int, ...]] | None = None
-
-    def read(self, path: Path) -> NDArray[Any]:
-        array, geometry = read_label_map(path)
-        if self._first is None:
-            self.value, self._first = geometry, (path, array.shape[:3])
-        elif array.shape[:3] != self._first[1] or not same_grid(geometry, self.value):
-            raise GeometryError(
-                f"{path}: expected the grid of {self._first[0].name}, "
-                f"{_grid_words(self._first[1], self.value)}, found "
-                f"{_grid_words(array.shape[:3], geometry)}; label files of a case must share a grid"
-            )
-        return array
-
-
-def _grid_words(shape: tuple[int, ...], geometry: Geometry | None) -> str:
-    return geometry.describe() if geometry else f"{' x '.join(map(str, shape))} pixels (z, y, x)"
-
-
-def _grey(path: Path, array: NDArray[Any]) -> NDArray[Any]:
-    if array.ndim == 3:
-        return array
-    if (array == array[..., :1]).all():
-        return array[..., 0]
-    raise ReadError(
-        f"{path}: expected a mask of one channel (or three equal ones), found colours; "
-        "use the encoding `rgb`"
-    )
-
-
-def _refuse_unknown(
-    case: Case, path: Path, found: Iterable[int], known: Iterable[int], entry: CatalogEntry
-) -> None:
-    strange = sorted(set(found) - set(known))
-    if strange:
-        shown = ", ".join(map(str, strange[:8])) + (", ..." if len(strange) > 8 else "")
-        keys = ", ".join(list(entry.labels)[:20]) + (", ..." if len(entry.labels) > 20 else "")
+    if not case.labels:
         raise ReadError(
-            f"{_relative(case, path)}: expected the label values of {entry.id} ({keys}), found "
-            f"{shown}; add them to `labels`, `ignore` or `unlabelled_ok` of the entry"
+            f"{case.dataset} {case.case_id}: expected at least one label file, found none; "
+            "check the entry's label patterns"
         )
-
-
-def _relative(case: Case, path: Path) -> str:
-    return path.relative_to(case.root).as_posix() if path.is_relative_to(case.root) else path.name
-
-
-def _any_of(maps: list[NDArray[np.bool_]]) -> NDArray[np.bool_] | None:
-    return np.logical_or.reduce(maps) if maps else None
+    return ENCODINGS[entry.label_encoding.type](case, entry, like)
 
 
 def pair_on_grid(image: Volume, labels: LabelVolume, entry: CatalogEntry) -> Volume:
@@ -166,18 +70,227 @@ def pair_on_grid(image: Volume, labels: LabelVolume, entry: CatalogEntry) -> Vol
     if image_shape == labels.shape_zyx and same_grid(image.geometry, labels.geometry):
         return image
     if entry.grid == "resample_image" and labels.geometry is not None:
-        from sammed_data.geometry import resample_image_to
-
         return resample_image_to(image, labels.geometry)
     raise GeometryError(
-        f"expected image and labels on one grid, found the image {_grid_words(image_shape, image.geometry)} "
-        f"and the labels {_grid_words(labels.shape_zyx, labels.geometry)}; check that they belong "
-        "together, or state `grid: resample_image` in the entry"
+        "expected image and labels on one grid, found the image "
+        f"{grid_words(image_shape, image.geometry)} and the labels "
+        f"{grid_words(labels.shape_zyx, labels.geometry)}; check that they belong together, "
+        "or state `grid: resample_image` in the entry"
     )
+
+
+def _index(case: Case, entry: CatalogEntry, like: Volume) -> LabelVolume:
+    """One map of class values."""
+    keys = {integer(entry, key): key for key in entry.labels}
+    ignored = {integer(entry, v) for v in entry.label_encoding.ignore}
+    silent = {integer(entry, v) for v in entry.label_encoding.unlabelled_ok} | ignored
+    silent |= {0} - set(keys)
+    grid, layers = Grid(case), []
+    ignores: list[NDArray[np.bool_] | None] = []
+    for file in case.labels:
+        array = grey(case, file.path, grid.read(file.path))
+        present = set(values_in(array))
+        refuse_unknown(case, file.path, entry, present - set(keys) - silent)
+        ignores.append(np.isin(array, sorted(ignored)) if ignored else None)
+        named = {v: keys[v] for v in sorted(present & set(keys))}
+        array = _cleared(array, present & silent - {0}, named)
+        layers.append(LabelLayer(array_ZYX=array, names=named, annotator=file.annotator))
+    return LabelVolume(
+        layers=tuple(layers),
+        geometry=grid.geometry,
+        ignore_ZYX=union(ignores),
+    )
+
+
+def _cleared(array: NDArray[Any], drop: set[int], named: dict[int, str]) -> NDArray[Any]:
+    """Set dropped values to background; a class stored as 0 moves to a free value in ``named``."""
+    dropped = np.isin(array, sorted(drop)) if drop else None
+    if 0 in named:
+        top = int(array.max()) + 1
+        named[top] = named.pop(0)
+        array = np.where(array == 0, top, array.astype(np.int64))
+    return array if dropped is None else np.where(dropped, 0, array)
+
+
+def _binary(case: Case, entry: CatalogEntry, like: Volume) -> LabelVolume:
+    """One mask a file, all of the entry's one class; several files are several observers."""
+    grid, layers = Grid(case), []
+    ignores: list[NDArray[np.bool_] | None] = []
+    for file in case.labels:
+        mask, ignore = foreground(case, file.path, grid.read(file.path), entry)
+        names = {1: class_of(case, file, entry)}
+        layers.append(
+            LabelLayer(array_ZYX=mask.astype(np.uint8), names=names, annotator=file.annotator)
+        )
+        ignores.append(ignore)
+    return LabelVolume(layers=tuple(layers), geometry=grid.geometry, ignore_ZYX=union(ignores))
+
+
+def _file_per_class(case: Case, entry: CatalogEntry, like: Volume) -> LabelVolume:
+    """One mask a file, its class in the file name; an empty file says the structure is absent."""
+    return _one_mask_a_file(case, entry, instances=False)
+
+
+def _file_per_instance(case: Case, entry: CatalogEntry, like: Volume) -> LabelVolume:
+    """One object a file, numbered by sorted path."""
+    return _one_mask_a_file(case, entry, instances=True)
+
+
+def _one_mask_a_file(case: Case, entry: CatalogEntry, *, instances: bool) -> LabelVolume:
+    rule = entry.label_encoding
+    grid = Grid(case)
+    regions: dict[int, list[Region]] = {}
+    ignores: list[NDArray[np.bool_] | None] = []
+    for number, file in enumerate(sorted(case.labels, key=lambda f: f.path.as_posix()), start=1):
+        mask, ignore = foreground(case, file.path, grid.read(file.path), entry)
+        ignores.append(ignore)
+        drawn = regions.setdefault(file.annotator, [])
+        if file.structure in rule.ignore:
+            ignores.append(mask)
+        elif file.structure not in rule.unlabelled_ok:
+            drawn.append(
+                Region(
+                    name=class_of(case, file, entry),
+                    voxels_N=np.flatnonzero(mask),
+                    instance=number if instances else None,
+                )
+            )
+    layers = [layer for a in sorted(regions) for layer in pack(regions[a], grid.shape_zyx, a)]
+    return LabelVolume(layers=tuple(layers), geometry=grid.geometry, ignore_ZYX=union(ignores))
+
+
+def _instance_ids(case: Case, entry: CatalogEntry, like: Volume) -> LabelVolume:
+    """One map where every value above 0 is an object."""
+    ignored = {integer(entry, v) for v in entry.label_encoding.ignore}
+    silent = {integer(entry, v) for v in entry.label_encoding.unlabelled_ok} | ignored | {0}
+    grid, layers = Grid(case), []
+    ignores: list[NDArray[np.bool_] | None] = []
+    for file in case.labels:
+        array = grey(case, file.path, grid.read(file.path))
+        present = set(values_in(array))
+        refuse_unknown(case, file.path, entry, {v for v in present - silent if v < 0})
+        ignores.append(np.isin(array, sorted(ignored)) if ignored else None)
+        ids = sorted(present - silent)
+        layers.append(
+            LabelLayer(
+                array_ZYX=_cleared(array, present & silent - {0}, {}),
+                names=dict.fromkeys(ids, class_of(case, file, entry)),
+                instances={v: v for v in ids},
+                annotator=file.annotator,
+            )
+        )
+    return LabelVolume(
+        layers=tuple(layers),
+        geometry=grid.geometry,
+        ignore_ZYX=union(ignores),
+    )
+
+
+def _rgb(case: Case, entry: CatalogEntry, like: Volume) -> LabelVolume:
+    """One map of colours; keys are 'r,g,b', black is background unless the entry names it."""
+    keys = {colour_code(entry, key): key for key in entry.labels}
+    ignored = {colour_code(entry, v) for v in entry.label_encoding.ignore}
+    silent = {colour_code(entry, v) for v in entry.label_encoding.unlabelled_ok} | ignored
+    silent |= {0} - set(keys)
+    grid, layers = Grid(case), []
+    ignores: list[NDArray[np.bool_] | None] = []
+    for file in case.labels:
+        array = grid.read(file.path, colours=True)
+        array = array[..., None].repeat(3, axis=-1) if array.ndim == 3 else array
+        code = array.astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
+        present, inverse = np.unique(code, return_inverse=True)
+        strange = [int(v) for v in present if int(v) not in keys and int(v) not in silent]
+        refuse_unknown(case, file.path, entry, [colour_words(v) for v in sorted(strange)])
+        known = [int(v) for v in present if int(v) in keys]
+        table = np.array([known.index(int(v)) + 1 if int(v) in keys else 0 for v in present])
+        layers.append(
+            LabelLayer(
+                array_ZYX=table[inverse.reshape(code.shape)].astype(np.int32),
+                names={k: keys[v] for k, v in enumerate(known, start=1)},
+                annotator=file.annotator,
+            )
+        )
+        ignores.append(np.isin(code, sorted(ignored)) if ignored else None)
+    return LabelVolume(
+        layers=tuple(layers),
+        geometry=grid.geometry,
+        ignore_ZYX=union(ignores),
+    )
+
+
+def _dicom_seg(case: Case, entry: CatalogEntry, like: Volume) -> LabelVolume:
+    """DICOM SEG objects; a segment's key is its label if the entry has it, else its number."""
+    from sammed_data.readers import dicom_seg
+
+    geometry = _needed_geometry(case, like)
+    found = [(f, dicom_seg.read(f.path, geometry)) for f in case.labels]
+    return _from_regions(case, entry, geometry, found, ())
+
+
+def _rtstruct(case: Case, entry: CatalogEntry, like: Volume) -> LabelVolume:
+    """RTSTRUCT objects; a ROI's key is its name."""
+    from sammed_data.readers import rtstruct
+    from sammed_data.readers.dicom_header import frame_of_reference
+
+    geometry = _needed_geometry(case, like)
+    image_frame = frame_of_reference(case.image_path)
+    found: list[tuple[LabelFile, list[Region]]] = []
+    warnings: list[str] = []
+    for file in case.labels:
+        regions, said = rtstruct.read(file.path, geometry, image_frame)
+        found.append((file, regions))
+        warnings += said
+    return _from_regions(case, entry, geometry, found, tuple(warnings))
+
+
+def _from_regions(
+    case: Case,
+    entry: CatalogEntry,
+    geometry: Geometry,
+    found: list[tuple[LabelFile, list[Region]]],
+    warnings: tuple[str, ...],
+) -> LabelVolume:
+    rule = entry.label_encoding
+    kept: dict[int, list[Region]] = {}
+    ignore = np.zeros(geometry.shape_zyx, dtype=bool)
+    for file, regions in found:
+        drawn = kept.setdefault(file.annotator, [])
+        strange = []
+        for region in regions:
+            names = [region.name] + ([str(region.number)] if region.number is not None else [])
+            key = next((n for n in names if n in entry.labels), None)
+            if key is not None:
+                drawn.append(Region(name=key, voxels_N=region.voxels_N))
+            elif any(n in rule.ignore for n in names):
+                ignore.reshape(-1)[region.voxels_N] = True
+            elif not any(n in rule.unlabelled_ok for n in names):
+                strange.append(repr(region.name or names[-1]))
+        refuse_unknown(case, file.path, entry, strange)
+    return LabelVolume(
+        layers=tuple(x for a in sorted(kept) for x in pack(kept[a], geometry.shape_zyx, a)),
+        geometry=geometry,
+        ignore_ZYX=ignore if rule.ignore else None,
+        warnings=warnings,
+    )
+
+
+def _needed_geometry(case: Case, like: Volume) -> Geometry:
+    if like.geometry is None:
+        raise GeometryError(
+            f"{relative(case, case.image_path)}: expected an image with a position in space for "
+            "its DICOM labels, found none; check the entry's image pattern"
+        )
+    return like.geometry
 
 
 ENCODINGS: Mapping[str, Encoding] = {
     "index": _index,
     "values": _index,
     "binary": _binary,
+    "file_per_class": _file_per_class,
+    "file_per_instance": _file_per_instance,
+    "instance_ids": _instance_ids,
+    "rgb": _rgb,
+    "dicom_seg": _dicom_seg,
+    "rtstruct": _rtstruct,
 }

@@ -103,3 +103,10 @@ def resample_image_to(volume: Volume, geometry: Geometry) -> Volume:
         modality=volume.modality,
         warnings=(*volume.warnings, "image resampled linearly to the grid of its labels"),
     )
+
+
+def grid_words(shape_zyx: tuple[int, ...], geometry: Geometry | None) -> str:
+    """A grid in words for error sentences, with or without a geometry."""
+    if geometry is not None:
+        return geometry.describe()
+    return f"{' x '.join(map(str, shape_zyx))} pixels (z, y, x) without a position"

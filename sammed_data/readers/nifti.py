@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import zlib
 from pathlib import Path
@@ -50,27 +51,32 @@ def _load(path: Path, channel: int | None) -> tuple[NDArray[Any], Geometry, int,
     return array, geometry, bits, warnings
 
 
-def _open(path: Path, *, gzipped: bool) -> IO[bytes]:
+def _open(path: Path, *, gzipped: bool) -> IO[bytes] | gzip.GzipFile:
     if not gzipped:
         return path.open("rb")
     try:
         from isal import igzip
     except ImportError:  # isal has no wheel for every machine
-        import gzip
-
-        return gzip.open(path, "rb")
-    opened: IO[bytes] = igzip.open(path, "rb")
-    return opened
+        return gzip.GzipFile(path, "rb")
+    return igzip.IGzipFile(str(path), "rb")
 
 
-def _read_stream(path: Path, stream: IO[bytes]) -> tuple[Any, memoryview]:
+def _damage() -> tuple[type[Exception], ...]:
+    """What a damaged gzip stream raises, by the decoder that is installed."""
+    try:
+        from isal import isal_zlib
+    except ImportError:
+        return EOFError, OSError, zlib.error
+    isal_error: type[Exception] = isal_zlib.error
+    return EOFError, OSError, zlib.error, isal_error
+
+
+def _read_stream(path: Path, stream: IO[bytes] | gzip.GzipFile) -> tuple[Any, memoryview]:
     """Return the header and exactly the declared voxel bytes."""
     from importlib import import_module
 
     from nibabel.spatialimages import HeaderDataError
     from nibabel.wrapstruct import WrapStructError
-
-    from isal.isal_zlib import error as isal_error
 
     try:
         head = stream.read(540)
@@ -78,8 +84,8 @@ def _read_stream(path: Path, stream: IO[bytes]) -> tuple[Any, memoryview]:
         size = next((n for n in (little, big) if n in _HEADER_BYTES), None)
         if size is None or len(head) < size:
             raise ReadError(
-                f"{path}: expected a NIfTI header of 348 or 540 bytes, found {len(head)} bytes that "
-                "are none; check that the file is NIfTI and complete"
+                f"{path}: expected a NIfTI header of 348 or 540 bytes, found {len(head)} bytes "
+                "that are none; check that the file is NIfTI and complete"
             )
         kind = import_module(_HEADER_BYTES[size])
         cls = kind.Nifti1Header if size == 348 else kind.Nifti2Header
@@ -88,7 +94,7 @@ def _read_stream(path: Path, stream: IO[bytes]) -> tuple[Any, memoryview]:
         n_bytes = check_size(path, tuple(header.get_data_shape()), dtype.itemsize)
         data = head + stream.read(max(0, offset + n_bytes - len(head)))
         stream.read(1)  # reaches the trailer of a gzip member, so that its checksum is compared
-    except (EOFError, zlib.error, isal_error, OSError) as err:
+    except _damage() as err:
         raise ReadError(
             f"{path}: expected a whole gzip stream, found a truncated or damaged one ({err}); "
             "fetch the file again"

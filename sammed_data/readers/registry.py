@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sammed_data.readers import nifti, raster
+from sammed_data.readers import dicom, itk, nifti, raster
 from sammed_data.readers.limits import MAX_DECODED_BYTES, first_bytes
 from sammed_data.types import Geometry, ReadError, Volume
 
@@ -57,16 +57,22 @@ def read_volume(path: Path, *, channel: int | None = None) -> Volume:
     kind = file_format(path)
     if kind == "nifti":
         return nifti.read(path, channel=channel)
+    if kind == "itk":
+        return itk.read(path, channel=channel)
     if channel is not None:
         raise ReadError(
-            f"{path}: expected a 4D NIfTI file for channel {channel}, found {kind}; "
+            f"{path}: expected a 4D file for channel {channel}, found {kind}; "
             "remove `channel` from the entry's image pattern"
         )
-    return raster.read(path)
+    return dicom.read(path) if kind == "dicom" else raster.read(path)
 
 
-def read_label_map(path: Path) -> tuple[NDArray[Any], Geometry | None]:
+def read_label_map(path: Path, *, colours: bool = False) -> tuple[NDArray[Any], Geometry | None]:
     """Read integer labels in canonical LPS axes: (Z, Y, X), or (Z, Y, X, 3) for colours.
+
+    Args:
+        path: file, or folder of a DICOM series that holds a mask.
+        colours: give the colours of a palette image instead of its indices.
 
     Raises:
         ReadError: values are not integers, or the file is not what it claims to be.
@@ -75,8 +81,13 @@ def read_label_map(path: Path) -> tuple[NDArray[Any], Geometry | None]:
     geometry: Geometry | None = None
     if kind == "nifti":
         array, geometry = nifti.read_labels(path)
+    elif kind == "itk":
+        array, geometry = itk.read_labels(path)
+    elif kind == "dicom":
+        volume = dicom.read(path)
+        array, geometry = volume.array, volume.geometry
     else:
-        array = raster.read_labels(path)
+        array = raster.read_labels(path, colours=colours)
     return _as_integers(path, array), geometry
 
 

@@ -1,0 +1,182 @@
+"""Raw label values: reading them on one grid, naming the unknown ones, cutting thresholds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sammed_data.catalog import CatalogEntry
+from sammed_data.geometry import grid_words, same_grid
+from sammed_data.readers.registry import read_label_map
+from sammed_data.types import (
+    Case,
+    CatalogError,
+    Geometry,
+    GeometryError,
+    LabelFile,
+    ReadError,
+    nearest,
+)
+
+_TABLE = 1 << 16
+
+
+def values_in(array_ZYX: NDArray[Any]) -> list[int]:
+    """Sorted distinct values of an integer map.
+
+    A table of seen values, slice by slice, is far faster than sorting a whole CT label map.
+    """
+    low, high = int(array_ZYX.min()), int(array_ZYX.max())
+    if high - low >= _TABLE:
+        return [int(v) for v in np.unique(array_ZYX)]
+    seen = np.zeros(high - low + 1, dtype=bool)
+    for plane in array_ZYX:
+        seen[plane.astype(np.int64) - low] = True
+    return [int(v) + low for v in np.flatnonzero(seen)]
+
+
+def foreground(
+    case: Case, path: Path, array: NDArray[Any], entry: CatalogEntry
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_] | None]:
+    """Cut a mask at the threshold; without one only 0 and one other value are believed.
+
+    Returns:
+        (Z, Y, X) foreground and the pixels to ignore, None where the entry ignores no value.
+
+    Raises:
+        ReadError: colours, or several values and no threshold.
+    """
+    rule = entry.label_encoding
+    array = grey(case, path, array)
+    values = [int(v) for v in rule.ignore if v.lstrip("-").isdigit()]
+    ignore = np.isin(array, values) if values else None
+    if rule.threshold is None:
+        found = [v for v in values_in(array) if v not in values]
+        if sum(v != 0 for v in found) > 1:
+            shown = ", ".join(str(v) for v in found[:8]) + (", ..." if len(found) > 8 else "")
+            raise ReadError(
+                f"{relative(case, path)}: expected a mask of 0 and one other value, found "
+                f"{len(found)} values ({shown}); state `threshold` in the entry's label_encoding"
+            )
+        mask = array != 0
+    else:
+        mask = array > rule.threshold
+    mask = ~mask if rule.inverted else mask
+    return (mask if ignore is None else mask & ~ignore), ignore
+
+
+class Grid:
+    """The one grid that all label files of a case must share."""
+
+    def __init__(self, case: Case) -> None:
+        self._case = case
+        self._first: Path | None = None
+        self.geometry: Geometry | None = None
+        self.shape_zyx: tuple[int, int, int] = (0, 0, 0)
+
+    def read(self, path: Path, *, colours: bool = False) -> NDArray[Any]:
+        """Read one label file; GeometryError if its grid is not that of the first."""
+        array, geometry = read_label_map(path, colours=colours)
+        z, y, x = array.shape[:3]
+        if self._first is None:
+            self._first, self.geometry, self.shape_zyx = path, geometry, (z, y, x)
+        elif (z, y, x) != self.shape_zyx or not same_grid(geometry, self.geometry):
+            raise GeometryError(
+                f"{relative(self._case, path)}: expected the grid of "
+                f"{relative(self._case, self._first)}, "
+                f"{grid_words(self.shape_zyx, self.geometry)}, found "
+                f"{grid_words((z, y, x), geometry)}; label files of a case must share a grid"
+            )
+        return array
+
+
+def class_of(case: Case, file: LabelFile, entry: CatalogEntry) -> str:
+    """Raw label of a file of one class: its ``{structure}``, else '*', else the only one.
+
+    Raises:
+        ReadError: the structure is not one of the entry's labels.
+        CatalogError: there is no structure and the entry has several labels.
+    """
+    if file.structure is not None:
+        if file.structure in entry.labels:
+            return file.structure
+        raise ReadError(
+            f"{relative(case, file.path)}: expected a structure of {entry.id}, found "
+            f"{file.structure!r}; {nearest(file.structure, entry.labels)}"
+        )
+    keys = [key for key in entry.labels if key != "0"]
+    if "*" in entry.labels or len(keys) == 1:
+        return "*" if "*" in entry.labels else keys[0]
+    raise CatalogError(
+        f"{entry.id}: expected one label (or '*') for the encoding {entry.label_encoding.type}, "
+        f"found {', '.join(keys) or 'none'}; use {{structure}} in the label pattern"
+    )
+
+
+def grey(case: Case, path: Path, array: NDArray[Any]) -> NDArray[Any]:
+    """Drop the channel axis of a mask whose channels are equal; ReadError otherwise."""
+    if array.ndim == 3:
+        return array
+    if (array == array[..., :1]).all():
+        return array[..., 0]
+    raise ReadError(
+        f"{relative(case, path)}: expected a mask of one channel (or three equal ones), found "
+        "colours; use the encoding `rgb`"
+    )
+
+
+def refuse_unknown(
+    case: Case, path: Path, entry: CatalogEntry, strange: Iterable[int | str]
+) -> None:
+    """Raise a ReadError that names the strange raw values, the file and the known ones."""
+    found = sorted(strange, key=lambda v: (isinstance(v, str), v))
+    if found:
+        shown = ", ".join(map(str, found[:8])) + (", ..." if len(found) > 8 else "")
+        keys = ", ".join(list(entry.labels)[:20]) + (", ..." if len(entry.labels) > 20 else "")
+        raise ReadError(
+            f"{relative(case, path)}: expected the raw labels of {entry.id} ({keys}), found "
+            f"{shown}; add them to `labels`, `ignore` or `unlabelled_ok` of the entry"
+        )
+
+
+def integer(entry: CatalogEntry, key: str) -> int:
+    """Raw label as a whole number; CatalogError otherwise."""
+    try:
+        return int(key)
+    except ValueError as err:
+        raise CatalogError(
+            f"{entry.id}: expected whole numbers as raw labels of the encoding "
+            f"{entry.label_encoding.type}, found {key!r}; mend `labels`"
+        ) from err
+
+
+def colour_code(entry: CatalogEntry, key: str) -> int:
+    """Raw label 'r,g,b' as one number; CatalogError otherwise."""
+    parts = [p.strip() for p in key.split(",")]
+    if len(parts) != 3 or not all(p.isdigit() and int(p) < 256 for p in parts):
+        raise CatalogError(
+            f"{entry.id}: expected colours 'r,g,b' of 0 to 255 as raw labels, found {key!r}; "
+            "mend `labels`"
+        )
+    r, g, b = map(int, parts)
+    return r << 16 | g << 8 | b
+
+
+def colour_words(code: int) -> str:
+    """The inverse of `colour_code`."""
+    return f"{code >> 16},{code >> 8 & 255},{code & 255}"
+
+
+def relative(case: Case, path: Path) -> str:
+    """Path below the dataset root, for sentences."""
+    return path.relative_to(case.root).as_posix() if path.is_relative_to(case.root) else path.name
+
+
+def union(maps: Iterable[NDArray[np.bool_] | None]) -> NDArray[np.bool_] | None:
+    """Any of the given maps; None where none is given."""
+    given = [m for m in maps if m is not None]
+    return np.logical_or.reduce(given) if given else None

@@ -1,0 +1,212 @@
+"""Geometry and intensity headers of DICOM files; nothing that names a person is read.
+
+UIDs are compared in memory to group files and are never stored, returned or printed.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sammed_data.readers.limits import first_bytes
+from sammed_data.types import ReadError
+
+#: What a damaged file makes pydicom raise, beside its own errors.
+PARSE_ERRORS = (
+    OSError, EOFError, ValueError, KeyError, AttributeError, TypeError, IndexError,
+    NotImplementedError, RuntimeError, struct.error,
+)  # fmt: skip
+NOT_IMAGES = frozenset({"SEG", "RTSTRUCT", "RTPLAN", "RTDOSE", "SR", "PR", "KO", "REG", "DOC"})
+_GEOMETRY = [
+    "SOPClassUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality", "Rows", "Columns",
+    "NumberOfFrames", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing",
+    "ImagerPixelSpacing", "SliceThickness", "SpacingBetweenSlices",
+    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+]  # fmt: skip
+_INTENSITY = [
+    "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "SamplesPerPixel",
+    "PlanarConfiguration", "PhotometricInterpretation", "RescaleSlope", "RescaleIntercept",
+    "RedPaletteColorLookupTableDescriptor", "GreenPaletteColorLookupTableDescriptor",
+    "BluePaletteColorLookupTableDescriptor", "RedPaletteColorLookupTableData",
+    "GreenPaletteColorLookupTableData", "BluePaletteColorLookupTableData",
+]  # fmt: skip
+_SEGMENTS = ["SegmentationType", "SegmentSequence", "MaximumFractionalValue"]
+_CONTOURS = [
+    "Modality", "StructureSetROISequence", "ROIContourSequence",
+    "ReferencedFrameOfReferenceSequence", "FrameOfReferenceUID",
+]  # fmt: skip
+_PIXELS = ["PixelData", "FloatPixelData", "DoubleFloatPixelData", "ExtendedOffsetTable"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameHeader:
+    """One frame of an image object.
+
+    Attributes:
+        path: file that holds the frame.
+        index: frame number within the file, from 0.
+        series: SeriesInstanceUID, for grouping in memory only.
+        position: (3,) LPS mm of the first pixel's centre, or None for a projection image.
+        axes: (2, 3) unit directions along a row (x) and down a column (y), or None.
+        spacing_yx: pixel size in mm, or None where the header states none.
+        thickness_mm: distance of slices if stated, else their thickness, else None.
+        slope: rescale factor (1 if absent).
+        intercept: rescale offset (0 if absent).
+    """
+
+    path: Path
+    index: int
+    series: str
+    modality: str
+    rows: int
+    columns: int
+    samples: int
+    bits_stored: int
+    signed: bool
+    inverted: bool
+    position: NDArray[np.float64] | None
+    axes: NDArray[np.float64] | None
+    spacing_yx: tuple[float, float] | None
+    thickness_mm: float | None
+    slope: float
+    intercept: float
+
+
+def read_dataset(path: Path, *, contours: bool = False, pixels: bool = False) -> Any:
+    """Parse the allowed tags of one DICOM file.
+
+    Args:
+        path: file, with or without an ending.
+        contours: the tags of an RTSTRUCT instead of those of an image or SEG.
+        pixels: read pixel data as well.
+
+    Raises:
+        ReadError: empty, not DICOM, or damaged.
+    """
+    import pydicom
+    from pydicom.errors import InvalidDicomError
+
+    first_bytes(path)
+    tags = _CONTOURS if contours else [*_GEOMETRY, *_INTENSITY, *_SEGMENTS]
+    try:
+        return pydicom.dcmread(
+            path, specific_tags=[*tags, *(_PIXELS if pixels else [])], stop_before_pixels=not pixels
+        )
+    except InvalidDicomError as err:
+        raise ReadError(
+            f"{path}: expected a DICOM file, found other content; check what the file is"
+        ) from err
+    except PARSE_ERRORS as err:
+        raise ReadError(
+            f"{path}: expected a whole DICOM file, found a damaged one "
+            f"({type(err).__name__}); fetch it again"
+        ) from err
+
+
+def frames(path: Path) -> list[FrameHeader]:
+    """Headers of the frames of one file; empty where the object is no image (SEG, RTSTRUCT).
+
+    Raises:
+        ReadError: not DICOM, damaged, or a tag of the image grid is missing.
+    """
+    data = read_dataset(path)
+    if str(data.get("Modality", "")) in NOT_IMAGES or "Rows" not in data:
+        return []
+    try:
+        return list(_frames(path, data))
+    except PARSE_ERRORS as err:
+        raise ReadError(
+            f"{path}: expected readable geometry and intensity tags, found a damaged header "
+            f"({type(err).__name__}); fetch the file again"
+        ) from err
+
+
+def _frames(path: Path, data: Any) -> Iterator[FrameHeader]:
+    per_frame = data.get("PerFrameFunctionalGroupsSequence") or []
+    n = int(data.get("NumberOfFrames") or 1)
+    for index in range(n):
+        groups = _Groups(data, per_frame[index] if index < len(per_frame) else None)
+        position = groups.numbers("PlanePositionSequence", "ImagePositionPatient")
+        if n > 1 and not per_frame:
+            position = None  # a cine: one position for all frames says nothing about depth
+        orientation = groups.numbers("PlaneOrientationSequence", "ImageOrientationPatient")
+        spacing = groups.numbers("PixelMeasuresSequence", "PixelSpacing")
+        if spacing is None:
+            spacing = groups.numbers("PixelMeasuresSequence", "ImagerPixelSpacing")
+        thickness = groups.numbers("PixelMeasuresSequence", "SpacingBetweenSlices")
+        if thickness is None:
+            thickness = groups.numbers("PixelMeasuresSequence", "SliceThickness")
+        slope = groups.numbers("PixelValueTransformationSequence", "RescaleSlope")
+        intercept = groups.numbers("PixelValueTransformationSequence", "RescaleIntercept")
+        yield FrameHeader(
+            path=path,
+            index=index,
+            series=str(data.get("SeriesInstanceUID", "")),
+            modality=str(data.get("Modality", "")),
+            rows=int(data.Rows),
+            columns=int(data.Columns),
+            samples=int(data.get("SamplesPerPixel") or 1),
+            bits_stored=int(data.get("BitsStored") or data.get("BitsAllocated") or 8),
+            signed=int(data.get("PixelRepresentation") or 0) == 1,
+            inverted=str(data.get("PhotometricInterpretation", "")) == "MONOCHROME1",
+            position=position,
+            axes=None if orientation is None else orientation.reshape(2, 3),
+            spacing_yx=None if spacing is None else (float(spacing[0]), float(spacing[1])),
+            thickness_mm=None if thickness is None else abs(float(thickness[0])) or None,
+            slope=1.0 if slope is None else float(slope[0]),
+            intercept=0.0 if intercept is None else float(intercept[0]),
+        )
+
+
+class _Groups:
+    """A tag of a frame, wherever it stands: per frame, shared, or at the top of the file."""
+
+    def __init__(self, data: Any, frame: Any) -> None:
+        shared = data.get("SharedFunctionalGroupsSequence") or []
+        self._groups = [g for g in (frame, shared[0] if shared else None) if g is not None]
+        self._top = data
+
+    def numbers(self, group: str, tag: str) -> NDArray[np.float64] | None:
+        for source in self._groups:
+            items = source.get(group) or []
+            if items and items[0].get(tag) is not None:
+                return np.atleast_1d(np.asarray(items[0].get(tag), dtype=np.float64))
+        value = self._top.get(tag)
+        return None if value in (None, "") else np.atleast_1d(np.asarray(value, dtype=np.float64))
+
+
+def frame_plane(data: Any, index: int) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Plane of one frame of a SEG object.
+
+    Returns:
+        (3,) LPS position of the first pixel and (3, 2) mm steps of one row and one column, or
+        None where the object does not state them.
+    """
+    per_frame = data.get("PerFrameFunctionalGroupsSequence") or []
+    groups = _Groups(data, per_frame[index] if index < len(per_frame) else None)
+    position = groups.numbers("PlanePositionSequence", "ImagePositionPatient")
+    orientation = groups.numbers("PlaneOrientationSequence", "ImageOrientationPatient")
+    spacing = groups.numbers("PixelMeasuresSequence", "PixelSpacing")
+    if position is None or orientation is None or spacing is None:
+        return None
+    along_row, down_column = orientation.reshape(2, 3)
+    return position, np.stack([down_column * spacing[0], along_row * spacing[1]], axis=1)
+
+
+def frame_of_reference(path: Path) -> str | None:
+    """Frame of reference of an image file or series folder, for comparison in memory only."""
+    if path.is_dir():
+        files = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
+    else:
+        files = [path]
+    for file in files:
+        if first_bytes(file)[128:132] == b"DICM":
+            value = read_dataset(file).get("FrameOfReferenceUID")
+            return str(value) if value else None
+    return None
