@@ -262,8 +262,9 @@ def _affine(xy: Array, scale: list[float], shift: float, offset: list[float]) ->
         return (values + shift) * factor + moved
     array = np.asarray(xy)
     array = array if np.issubdtype(array.dtype, np.floating) else array.astype(np.float64)
-    moved_array: NDArray[Any] = (array + shift) * np.array(scale, array.dtype)
-    return moved_array + np.array(offset, array.dtype)
+    placed: NDArray[Any] = (array + shift) * np.array(scale, array.dtype)
+    placed += np.array(offset, array.dtype)
+    return placed
 
 
 def _nearest(source: int, target: int, convention: str) -> Tensor:

@@ -122,9 +122,7 @@ class Prompts:
     def __post_init__(self) -> None:
         n = self.image_index_M.shape[0]
         if (self.points_MN2 is None) != (self.point_labels_MN is None):
-            raise ModelError(
-                "point prompts need coordinates and labels, found only one of them"
-            )
+            raise ModelError("point prompts need coordinates and labels, found only one of them")
         wanted: dict[str, tuple[int | None, ...]] = {
             "points_MN2": (n, None, 2),
             "point_labels_MN": (n, None),

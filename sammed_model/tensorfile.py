@@ -1,0 +1,87 @@
+"""Our weight files: safetensors with one JSON entry of metadata."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from sammed_data.types import ModelError
+
+# One entry: safetensors writes several in an order that changes from run to run.
+_ENTRY = "sammed"
+FULL, TRAINED = "full-1", "trained-1"
+
+
+def write_tensors(
+    path: Path | str, state: Mapping[str, Tensor], description: dict[str, str]
+) -> None:
+    """Write tensors and their description, by a temporary name.
+
+    Raises:
+        ModelError: cannot be written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    path = Path(path)
+    partial = path.with_name(path.name + ".partial")
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    try:
+        save_file(tensors, partial, metadata={_ENTRY: json.dumps(description, sort_keys=True)})
+        partial.replace(path)
+    except (OSError, SafetensorError) as err:
+        raise ModelError(f"expected to write weights to {path}, found: {err}") from err
+
+
+def read_metadata(path: Path | str) -> dict[str, str]:
+    """What a file of ours says: format, kind, spec, preprocessing, recipe, ...; {} for others.
+
+    Raises:
+        ModelError: a damaged safetensors file, or metadata of an unknown version.
+    """
+    path = Path(path)
+    if not is_safetensors(path):
+        return {}
+    with _open(path) as file:
+        text = (file.metadata() or {}).get(_ENTRY)
+    if text is None:
+        return {}
+    found: dict[str, str] = json.loads(text)
+    if found.get("format") not in (FULL, TRAINED):
+        raise ModelError(
+            f"expected weights of format {FULL} or {TRAINED} in {path}, found "
+            f"{found.get('format')!r}: use the version of sammed that wrote it"
+        )
+    return found
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether a file begins as safetensors: a length of 8 bytes, then the header's brace."""
+    with path.open("rb") as file:
+        return file.read(9)[8:] == b"{"
+
+
+def _open(path: Path) -> Any:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        return safe_open(path, framework="pt")
+    except (OSError, SafetensorError) as err:
+        raise ModelError(
+            f"expected a complete safetensors file at {path} ({path.stat().st_size:,} bytes), "
+            f"found a damaged one ({err}): copy it again"
+        ) from err
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file.
+
+    Raises:
+        ModelError: damaged.
+    """
+    with _open(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
