@@ -79,7 +79,7 @@ def load_model(
 def _load_whole(
     path: Path, metadata: dict[str, str], image_size: int | None, kind: str | None
 ) -> SamModel:
-    state = cleaned(read_tensors(path) if is_safetensors(path) else read_pickled(path))
+    state = _read_state(path)
     found = infer_spec(state, path)
     spec = dataclasses.replace(found, image_size=image_size or found.image_size)
     if metadata:
@@ -95,6 +95,10 @@ def _load_whole(
     load_published(model, state, path)
     model.metadata = {k: v for k, v in metadata.items() if k not in _RESERVED}
     return model
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    return cleaned(read_tensors(path) if is_safetensors(path) else read_pickled(path))
 
 
 def _published_kind(
@@ -155,10 +159,7 @@ def _load_base(path: Path, image_size: int) -> SamModel:
     metadata = read_metadata(path)
     if metadata:
         return load_model(path, image_size=image_size)
-    adapted = any(
-        ".Adapter." in name
-        for name in (read_tensors(path) if is_safetensors(path) else read_pickled(path))
-    )
+    adapted = infer_spec(_read_state(path), path).adapters != "none"
     return _load_whole(path, metadata, image_size, "sam-med2d" if adapted else "sam")
 
 
@@ -257,7 +258,7 @@ def weight_digest(model: SamModel) -> str:
     for name, value in published_state(model).items():
         plain = value.detach().cpu().contiguous()
         digest.update(f"{name} {plain.dtype} {tuple(plain.shape)}\n".encode())
-        digest.update(plain.view(torch.uint8).numpy())
+        digest.update(memoryview(plain.view(torch.uint8).numpy()))
     return digest.hexdigest()
 
 
