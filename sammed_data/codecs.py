@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 
 from sammed_data.types import ReadError
 
+_deflate: Any
 try:
-    from isal import isal_zlib as _deflate
+    from isal import isal_zlib
 
-    _LEVEL = 1
+    _deflate = isal_zlib
 except ImportError:  # the wheel does not exist for every platform
-    _deflate = zlib  # type: ignore[assignment]
-    _LEVEL = 1
+    _deflate = zlib
+_LEVEL = 1
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GREY, _RGB = 0, 2
@@ -65,7 +66,9 @@ def decode_image(data: bytes) -> NDArray[Any]:
 
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None:
-        raise ReadError(f"expected PNG bytes in the corpus, found {len(data)} bytes that do not decode")
+        raise ReadError(
+            f"expected PNG bytes in the corpus, found {len(data)} bytes that do not decode"
+        )
     return np.ascontiguousarray(image[..., ::-1]) if image.ndim == 3 else image
 
 

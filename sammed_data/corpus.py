@@ -25,6 +25,8 @@ SCHEMA_VERSION = 1
 SPLITS = ("train", "validation", "test", "held_out")
 ROWS_PER_GROUP = 32
 GROUP_BYTES = 16 << 20
+# In a shard's footer: hash over the content hashes of its rows.
+CONTENT_KEY = b"sammed_content_sha256"
 
 _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 MASK_FIELDS = (
@@ -234,7 +236,7 @@ class Corpus:
         for number, shard in enumerate(self.shards):
             if splits is not None and shard.parent.name not in splits:
                 continue
-            table = pq.ParquetFile(shard).read(columns=columns)
+            table = self._open(number).read(columns=columns)
             for position, raw in enumerate(table.to_pylist()):
                 rows.append(_row(raw, number, position))
         return rows
@@ -244,9 +246,31 @@ class Corpus:
         raw = self._raw(int(row.meta["shard"]), int(row.meta["shard_row"]))
         return _row(raw, int(row.meta["shard"]), int(row.meta["shard_row"]), pixels=True)
 
+    def _open(self, shard: int) -> pq.ParquetFile:
+        """The shard's file, if it is the one the manifest means.
+
+        Raises:
+            CorpusError: it is missing, damaged, or of another build.
+        """
+        path = self.shards[shard]
+        try:
+            file = pq.ParquetFile(path)
+        except (OSError, pa.ArrowInvalid) as err:
+            raise CorpusError(
+                f"{path}: expected a shard of the corpus, but {err}: rebuild"
+            ) from err
+        found = (file.metadata.metadata or {}).get(CONTENT_KEY)
+        wanted = self.manifest["shards"][shard].get("content_sha256")
+        if found is not None and wanted is not None and found.decode() != wanted:
+            raise CorpusError(
+                f"{path} belongs to another build than {self.root}/manifest.json: a build stopped "
+                f"while it replaced this corpus; run the same `sammed data build` again"
+            )
+        return file
+
     def _raw(self, shard: int, position: int) -> dict[str, Any]:
-        if shard not in self._files:
-            file = pq.ParquetFile(self.shards[shard])
+        if shard not in self._starts:
+            file = self._open(shard)
             sizes = [file.metadata.row_group(g).num_rows for g in range(file.num_row_groups)]
             self._files[shard] = file
             self._starts[shard] = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)

@@ -14,10 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from sammed_data.corpus import GROUP_BYTES, ROWS_PER_GROUP, SCHEMA
+from sammed_data.corpus import CONTENT_KEY, GROUP_BYTES, ROWS_PER_GROUP, SCHEMA
 from sammed_data.types import Rejection
 
-CONTENT_KEY = b"sammed_content_sha256"
 _PIXEL_COLUMNS = ("image", "image_u16", "ignore")
 # PNG bytes do not shrink further: compressing them again only costs time.
 _PACKED = {"image.bytes", "image_u16.bytes", "ignore.bytes", "masks.list.element.mask.bytes"}

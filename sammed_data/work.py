@@ -142,9 +142,9 @@ def case_items(case: Case, task: ShardTask, counts: Counts) -> Iterator[dict[str
         ready = read_case(case, task, names)
     except (ReadError, GeometryError) as err:
         if task.strict:
-            raise
+            raise type(err)(_with_place(case, str(err))) from err
         rule = "grid" if isinstance(err, GeometryError) else "unreadable"
-        yield _case_rejection(case, names, rule, str(err))
+        yield _case_rejection(case, names, rule, _with_place(case, str(err)))
         return
     for name, check in CASE_RULES.items():
         reason = check(ready.volume, ready.labels)
@@ -183,6 +183,14 @@ def read_case(case: Case, task: ShardTask, names: Pseudonyms) -> ReadCase:
         finite = np.zeros(1, np.float32)  # the rule `not-finite` speaks of it
     stats = intensity.statistics(finite)
     return ReadCase(case=case, volume=volume, labels=labels, stats=stats, sources=sources)
+
+
+def _with_place(case: Case, reason: str) -> str:
+    """The sentence, led by the image's path where it names none of the case's files."""
+    names = [path.name for _, path in case_paths(case)]
+    if any(name in reason for name in names):
+        return reason
+    return f"{relative(case.image_path, case.root)}: {reason}"
 
 
 def _case_rejection(case: Case, names: Pseudonyms, rule: str, reason: str) -> Rejection:

@@ -1,0 +1,135 @@
+"""`sammed data ...` as a user meets it: exit codes, one sentence, what was built stays."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+from tests.data import build_fakes as fakes
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A working folder with ./catalogs and ./data, and ./corpus built by the plain command."""
+    base = tmp_path_factory.mktemp("work")
+    fakes.write_source(base / "data")
+    fakes.write_catalog(base / "catalogs")
+    run = fakes.run_cli("data", "build", "--source", "catalogs/", cwd=base)
+    assert run.returncode == 0, run.stderr
+    assert "candidates = " in run.stdout
+    assert "By organ" in run.stdout
+    return base
+
+
+def _sentence(run, code, *words):
+    assert run.returncode == code, run.stderr + run.stdout
+    said = run.stderr if code != 3 else run.stdout
+    assert "Traceback" not in run.stderr
+    for word in words:
+        assert word in said, said
+    if code != 3:
+        assert len(run.stderr.strip().splitlines()) == 1, run.stderr
+
+
+def _published(folder):
+    files = fakes.tree(folder / "corpus")
+    return {k: v for k, v in files.items() if not k.startswith(".partial")}
+
+
+def test_describe_list_check_show_schema(folder, tmp_path):
+    shown = fakes.run_cli("data", "describe", cwd=folder)
+    assert shown.returncode == 0
+    assert (
+        "liver"
+        in fakes.run_cli("data", "check", "fake_mr", "--source", "catalogs", cwd=folder).stdout
+    )
+    listed = fakes.run_cli("data", "list", "--source", "catalogs", "--json", cwd=folder)
+    assert json.loads(listed.stdout)[0]["place"] == "data/fake_mr"
+    sheet = tmp_path / "sheet.png"
+    assert fakes.run_cli("data", "show", "--out", sheet, "--n", 5, cwd=folder).returncode == 0
+    assert cv2.imread(str(sheet)).std() > 5
+    schema = json.loads(fakes.run_cli("data", "schema").stdout)
+    assert "label_encoding" in schema["properties"]
+
+
+def test_misspelt_catalogue_key(folder, tmp_path):
+    entry = fakes.entry_dict()
+    entry["licence"] = entry.pop("license")
+    fakes.write_catalog(tmp_path / "cat", entry)
+    before = _published(folder)
+    run = fakes.run_cli("data", "build", "--source", tmp_path / "cat", cwd=folder)
+    _sentence(run, 1, "licence", "license", "fake_mr.yaml")
+    assert _published(folder) == before
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_unwritable_output(folder, tmp_path, named):
+    (tmp_path / "file").write_text("not a folder")
+    out = tmp_path / "file" / "corpus" if named else tmp_path / "file"
+    run = fakes.run_cli("data", "build", "--source", "catalogs", "--out", out, cwd=folder)
+    _sentence(run, 1, str(out), "--out")
+    assert (tmp_path / "file").read_text() == "not a folder"
+
+
+def test_usage_errors_exit_2(folder):
+    run = fakes.run_cli("data", "build", "--source", "catalogs", "--depth", 12, cwd=folder)
+    _sentence(run, 2, "--depth")
+    run = fakes.run_cli("data", "build", "--source", "catalogs", "--root", "nowhere", cwd=folder)
+    _sentence(run, 2, "nowhere")
+
+
+def test_missing_catalogue_folder_and_missing_corpus(folder, tmp_path):
+    _sentence(fakes.run_cli("data", "build", "--source", "nowhere", cwd=folder), 1, "nowhere")
+    _sentence(fakes.run_cli("data", "describe", tmp_path, cwd=folder), 1, "manifest.json")
+
+
+def test_a_truncated_file_exits_3_and_strict_exits_1(folder, tmp_path):
+    root = fakes.write_source(tmp_path / "data", n=3)
+    fakes.write_catalog(tmp_path / "catalogs")
+    path = root / "images/p001.nii.gz"
+    path.write_bytes(path.read_bytes()[:500])
+    run = fakes.run_cli("data", "build", "--source", "catalogs", cwd=tmp_path)
+    _sentence(run, 3, "quarantined", "images/p001.nii.gz", "unreadable")
+    before = _published(tmp_path)
+    run = fakes.run_cli("data", "build", "--source", "catalogs", "--strict", "--depth", 16,
+                        cwd=tmp_path)  # fmt: skip
+    _sentence(run, 1, "p001.nii.gz")
+    assert _published(tmp_path) == before
+
+
+def test_an_empty_picture_is_quarantined(tmp_path):
+    root = tmp_path / "data/fake_us"
+    for name in ("images", "masks"):
+        (root / name).mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for i in range(3):
+        mask = np.zeros((37, 53), np.uint8)
+        mask[5:20, 8:30] = 255
+        cv2.imwrite(str(root / f"images/u{i}.png"), rng.integers(0, 255, (37, 53), np.uint8))
+        cv2.imwrite(str(root / f"masks/u{i}.png"), mask)
+    (root / "images/u1.png").write_bytes(b"")
+    entry = fakes.entry_dict("fake_us", modality="ultrasound", dims="2D", patient=None)
+    entry |= {"label_encoding": {"type": "binary", "threshold": 127}, "labels": {"1": "liver"}}
+    entry["layout"] = {
+        "images": [{"pattern": "images/{case}.png"}], "labels": [{"pattern": "masks/{case}.png"}],
+    }  # fmt: skip
+    (tmp_path / "catalogs").mkdir()
+    (tmp_path / "catalogs/fake_us.yaml").write_text(yaml.safe_dump(entry))
+    run = fakes.run_cli("data", "build", "--source", "catalogs", cwd=tmp_path)
+    _sentence(run, 3, "images/u1.png", "unreadable")
+    assert "3 found = 2 kept + 1 rejected" in run.stdout
+
+
+def test_load_dataset_opens_the_corpus_with_pictures(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    datasets = pytest.importorskip("datasets")
+    found = datasets.load_dataset(str(folder / "corpus"), cache_dir=str(tmp_path / "hf"))
+    assert sum(len(part) for part in found.values()) == 60
+    row = found["train"][0]
+    assert row["image"].size == (13, 11)
+    assert row["masks"][0]["mask"].size == (13, 11)
+    assert np.asarray(row["masks"][0]["mask"]).sum() == row["masks"][0]["area_px"]
