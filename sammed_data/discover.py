@@ -173,8 +173,8 @@ class _Search:
         if found is None or not all(found.groups()):
             raise CatalogError(
                 f"{self.entry.id}: expected a patient key in the image path {path!r} by "
-                f"patient.regex {self.patient.pattern!r}, found none; mend the regex or exclude the "
-                "file"
+                f"patient.regex {self.patient.pattern!r}, found none; mend the regex or "
+                "exclude the file"
             )
         return "_".join(found.groups())
 

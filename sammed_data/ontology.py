@@ -8,9 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
-from sammed_data.catalog import bundled_catalogs
+from sammed_data.catalog import bundled_catalogs, read_yaml
 from sammed_data.types import CatalogError, nearest
 
 Side = Literal["left", "right"]
@@ -157,10 +155,7 @@ def load_ontology(folder: Path | None) -> Ontology:
     path = (folder or bundled_catalogs()) / _FILE
     if not path.is_file():
         path = bundled_catalogs() / _FILE
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as err:
-        raise CatalogError(f"{path}: expected a YAML file, but {err}; mend it") from err
+    raw = read_yaml(path)
     if not isinstance(raw, dict) or not isinstance(raw.get("structures"), dict):
         raise CatalogError(f"{path}: expected a mapping with the key 'structures'")
     structures = {n: _structure(path, n, row) for n, row in raw["structures"].items()}
