@@ -1,0 +1,368 @@
+"""Score rows -> tables. Every table is a group-by of the rows and can be made again from them.
+
+Failures count with Dice 0; what a model does not support is left out and said. ``gain`` is the
+mean over the best trivial baseline of the same stratum and mode. View ``all`` scores every mask,
+``sam-med2d`` those that the paper's size rule keeps (0.153 % of the image, sides up to 1:2).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from sammed_bench.statistics import cluster_interval, paired, patients
+from sammed_data.types import UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+VIEW_NAMES = ("all", "sam-med2d")
+CONTROL_SUFFIX = "-permuted"
+TRIVIAL = "trivial"
+GROUPS = ("head_neck", "thorax", "abdomen", "pelvis", "lesion", "other")
+_MODE_ORDER = ("bbox", "1pt", "3pt", "5pt", "mask")
+# Upper edges of object size as a share of the image; the first is the paper's smallest object.
+SIZE_BINS = (
+    (0.00153, "under 0.153 %"),
+    (0.01, "0.153 to 1 %"),
+    (0.05, "1 to 5 %"),
+    (0.2, "5 to 20 %"),
+    (math.inf, "20 % and more"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Rows under columns; numbers are fractions of 1, missing values None.
+
+    Attributes:
+        name: file name of the CSV.
+        columns: in order.
+        rows: by column.
+        note: what must be known to read it.
+    """
+
+    name: str
+    title: str
+    columns: tuple[str, ...]
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    note: str = ""
+
+
+# Name -> title and the strata (columns of ``prepare``) it groups by.
+STRATA: dict[str, tuple[str, str | None]] = {
+    "overall": ("Overall", None),
+    "modality": ("By modality", "modality"),
+    "organ": ("By organ", "organ_apart"),
+    "group": ("By anatomical group", "anatomy"),
+    "dataset": ("By dataset", "dataset"),
+    "structure": ("By structure", "structure"),
+    "size": ("By object size (share of the image)", "size"),
+}
+_SUMMARY = (
+    "masks",
+    "patients",
+    "failed",
+    "dice",
+    "low",
+    "high",
+    "median",
+    "iou",
+    "gain",
+    "dice_over_datasets",
+    "datasets",
+    "recipe",
+)
+
+
+def prepare(rows: pd.DataFrame) -> pd.DataFrame:
+    """Score rows with the strata that tables group by."""
+    made = rows.copy()
+    lesion = made["kind_of_structure"] == "lesion"
+    made["patient"] = patients(made)
+    made["set"] = made["split"]
+    group = made["group"].where(made["group"].isin(GROUPS), "other")
+    made["anatomy"] = group.where(~lesion, "lesion")
+    organ = made["organ"].where(made["organ"] != "", made["structure"])
+    made["organ_apart"] = organ.where(~lesion, organ + " (lesion)")
+    made["size"] = [_size_bin(share) for share in made["area_fraction"]]
+    return made
+
+
+def _size_bin(share: float) -> str:
+    return next(name for edge, name in SIZE_BINS if share < edge)
+
+
+def in_view(rows: pd.DataFrame, view: str) -> pd.DataFrame:
+    """The rows that a view keeps."""
+    return rows if view == "all" else rows[rows["in_view"].astype(bool)]
+
+
+def model_order(rows: pd.DataFrame, given: Sequence[str] = ()) -> list[str]:
+    """Labels: those given first, trivial baselines last."""
+    kinds = rows.drop_duplicates("model").set_index("model")["kind"].to_dict()
+    return sorted(
+        kinds,
+        key=lambda m: (
+            kinds[m] == TRIVIAL,
+            given.index(m) if m in given else len(given),
+            m,
+        ),
+    )
+
+
+def mode_order(rows: pd.DataFrame) -> list[str]:
+    """Prompt modes that occur, in the usual order."""
+    found = set(rows["mode"])
+    return [m for m in _MODE_ORDER if m in found] + sorted(found - set(_MODE_ORDER))
+
+
+def long_table(rows: pd.DataFrame, name: str, models: Sequence[str] = ()) -> Table:
+    """One line for each set, view, stratum, mode and model.
+
+    Args:
+        rows: of ``prepare``.
+        name: of STRATA.
+        models: order of the labels.
+    """
+    title, column = STRATA[name]
+    lines: list[dict[str, Any]] = []
+    for view in VIEW_NAMES:
+        for (set_name, stratum), part in _strata(in_view(rows, view), column):
+            where = {"set": set_name, "view": view}
+            if column is not None:
+                where[name] = stratum
+            lines += [where | line for line in _lines(part, f"{view} {set_name} {stratum}", models)]
+    head = ("set", "view", *(() if column is None else (name,)), "mode", "model")
+    return Table(name=name, title=title, columns=(*head, *_SUMMARY), rows=lines)
+
+
+def _strata(
+    rows: pd.DataFrame, column: str | None
+) -> Iterator[tuple[tuple[str, str], pd.DataFrame]]:
+    """``((set, stratum), rows)`` in order; sizes from small to large, groups as in GROUPS."""
+    order = {name: i for i, name in enumerate((*GROUPS, *(name for _, name in SIZE_BINS)))}
+    for set_name in sorted(rows["set"].unique(), key=lambda s: (s == "held_out", s)):
+        part = rows[rows["set"] == set_name]
+        if column is None:
+            yield (str(set_name), ""), part
+            continue
+        for stratum in sorted(part[column].unique(), key=lambda s: (order.get(s, -1), s)):
+            yield (str(set_name), str(stratum)), part[part[column] == stratum]
+
+
+def _lines(part: pd.DataFrame, key: str, models: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """A summary of each mode and model of one stratum."""
+    by_mode = dict(tuple(part.groupby("mode", sort=False)))
+    labels = model_order(part, models)
+    for mode in mode_order(part):
+        by_model = dict(tuple(by_mode[mode].groupby("model", sort=False)))
+        best = _best_trivial(by_mode[mode])
+        for model in labels:
+            if model in by_model:
+                found = _summary(by_model[model], f"{key} {mode} {model}", best)
+                if found is not None:
+                    yield {"mode": mode, "model": model} | found
+
+
+def _best_trivial(rows: pd.DataFrame) -> float | None:
+    """Highest mean Dice of a trivial baseline that applies."""
+    applied = rows[(rows["kind"] == TRIVIAL) & (rows["status"] != "unsupported")]
+    if applied.empty:
+        return None
+    return float(applied.groupby("model")["dice"].mean().max())
+
+
+def _summary(rows: pd.DataFrame, key: str, best: float | None) -> dict[str, Any] | None:
+    """Counts and means of one model; None for a baseline that does not apply."""
+    scored = rows[rows["status"] != "unsupported"]
+    counts = {"masks": len(rows), "patients": int(rows["patient"].nunique())}
+    recipe = str(rows["recipe"].iloc[0])
+    if scored.empty:
+        if rows["kind"].iloc[0] == TRIVIAL:
+            return None
+        return dict.fromkeys(_SUMMARY) | counts | {"failed": 0, "recipe": "not supported"}
+    interval = cluster_interval(
+        scored["dice"].to_numpy(float), scored["patient"].to_numpy(), key=key
+    )
+    over_datasets = scored.groupby("dataset")["dice"].mean()
+    return counts | {
+        "failed": int((scored["status"] == "failed").sum()),
+        "dice": interval.mean,
+        "low": interval.low,
+        "high": interval.high,
+        "median": float(scored["dice"].median()),
+        "iou": float(scored["iou"].mean()),
+        "gain": None if best is None else interval.mean - best,
+        "dice_over_datasets": float(over_datasets.mean()),
+        "datasets": len(over_datasets),
+        "recipe": recipe,
+    }
+
+
+def wide_table(table: Table, view: str, models: Sequence[str]) -> Table:
+    """A long table with one column of mean Dice per model, for reading.
+
+    Args:
+        table: of ``long_table``.
+        view: which view.
+        models: labels that get a column; trivial baselines share the column ``trivial``.
+    """
+    head = [c for c in table.columns[: table.columns.index("model")] if c != "view"]
+    lines: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in table.rows:
+        if row["view"] != view:
+            continue
+        line = lines.setdefault(
+            tuple(row[c] for c in head),
+            {c: row[c] for c in head}
+            | {"masks": row["masks"], "patients": row["patients"], "failed": 0},
+        )
+        line["failed"] += row["failed"]
+        if row["recipe"] == TRIVIAL:
+            line[TRIVIAL] = max(line.get(TRIVIAL, 0.0), row["dice"])
+        else:
+            line[row["model"]] = row["dice"] if row["dice"] is not None else "not supported"
+    shown = [m for m in models if any(m in line for line in lines.values())]
+    return Table(
+        name=f"{table.name}-{view}",
+        title=f"{table.title}, mean Dice, view {view}",
+        columns=(*head, "masks", "patients", "failed", *shown, TRIVIAL),
+        rows=list(lines.values()),
+    )
+
+
+def comparison_table(rows: pd.DataFrame, models: Sequence[str] = ()) -> Table:
+    """Paired differences: trained against start, control and best baseline; control against start.
+
+    A control is called like its model with ``-permuted`` behind; the start is of kind ``sam``.
+    """
+    columns = ("set", "mode", "model", "against", "what", "difference", "low", "high", "effect")
+    lines: list[dict[str, Any]] = []
+    for set_name, part in rows.groupby("set", sort=False):
+        for mode in mode_order(part):
+            chosen = part[(part["mode"] == mode) & (part["status"] != "unsupported")]
+            for a, b, what in _pairs(chosen, model_order(chosen, models)):
+                found = paired(chosen[chosen["model"] == a], chosen[chosen["model"] == b])
+                lines.append(
+                    {"set": set_name, "mode": mode, "model": a, "against": b, "what": what}
+                    | {"difference": found.mean_difference, "low": found.low, "high": found.high}
+                    | {"effect": found.effect, "masks": found.n_masks}
+                    | {"patients": found.n_patients}
+                )
+    return Table(
+        name="comparisons",
+        title="Paired comparisons (difference of mean Dice)",
+        columns=(*columns, "masks", "patients"),
+        rows=lines,
+        note="'prompt-only' is what a model learns from masks and prompts without the right image: "
+        "its control was trained with the images permuted.",
+    )
+
+
+def _pairs(rows: pd.DataFrame, labels: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    kinds = rows.drop_duplicates("model").set_index("model")["kind"].to_dict()
+    trivial = rows[rows["kind"] == TRIVIAL].groupby("model")["dice"].mean()
+    starts = [m for m in labels if kinds[m] == "sam"][:1]
+    for model in labels:
+        if kinds[model] in (TRIVIAL, "oracle"):
+            continue
+        control = model.endswith(CONTROL_SUFFIX)
+        for start in starts:
+            if model != start:
+                yield model, start, "prompt-only" if control else "over the start"
+        if model + CONTROL_SUFFIX in labels:
+            yield model, model + CONTROL_SUFFIX, "over its control"
+        if len(trivial) and not control:
+            yield model, str(trivial.idxmax()), "over the best trivial baseline"
+
+
+def all_tables(rows: pd.DataFrame, models: Sequence[str] = ()) -> list[Table]:
+    """Every long table and the comparisons.
+
+    Args:
+        rows: score rows as read.
+        models: order of the labels.
+
+    Raises:
+        UsageError: no rows.
+    """
+    if rows.empty:
+        raise UsageError("expected score rows, found none: the benchmark scored no mask")
+    made = prepare(rows)
+    tables = [long_table(made, name, models) for name in STRATA]
+    return [*tables, comparison_table(made, models)]
+
+
+# ---------------------------------------------------------------- text
+
+_SHARES = {"dice", "low", "high", "median", "iou", "gain", "dice_over_datasets", "difference"}
+_SIGNED = {"gain", "difference"}
+
+
+def cell(column: str, value: Any) -> str:
+    """A value as text: shares in percent with one decimal, gains with their sign."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        if column == "effect":
+            return f"{value:+.2f}"
+        signed = column in _SIGNED
+        return f"{100 * value:+.1f}" if signed else f"{100 * value:.1f}"
+    return str(value)
+
+
+def with_interval(table: Table) -> Table:
+    """The same table with ``low`` and ``high`` as one column, for reading."""
+    if "low" not in table.columns:
+        return table
+    columns = tuple("95 % interval" if c == "low" else c for c in table.columns if c != "high")
+    rows = []
+    for row in table.rows:
+        low, high = row.get("low"), row.get("high")
+        text = "" if low is None or high is None else f"{100 * low:.1f} to {100 * high:.1f}"
+        rows.append(row | {"95 % interval": text})
+    return Table(name=table.name, title=table.title, columns=columns, rows=rows, note=table.note)
+
+
+def markdown(table: Table) -> str:
+    """A pipe table under a heading."""
+    lines = [f"### {table.title}", ""]
+    if table.note:
+        lines += [table.note, ""]
+    lines.append("| " + " | ".join(table.columns) + " |")
+    right = [any(isinstance(row.get(c), int | float) for row in table.rows) for c in table.columns]
+    lines.append("|" + "|".join("---:" if r else "---" for r in right) + "|")
+    for row in table.rows:
+        texts = (cell(c, row.get(c)).replace("|", "\\|") for c in table.columns)
+        lines.append("| " + " | ".join(texts) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def csv_text(table: Table) -> str:
+    """Comma-separated, full precision, empty where missing."""
+    import csv
+    import io
+
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(table.columns)
+    for row in table.rows:
+        writer.writerow(["" if row.get(c) is None else row[c] for c in table.columns])
+    return buffer.getvalue()
+
+
+def as_json(table: Table) -> dict[str, Any]:
+    """Plain values."""
+    return {
+        "name": table.name,
+        "title": table.title,
+        "note": table.note,
+        "columns": list(table.columns),
+        "rows": [{c: row.get(c) for c in table.columns} for row in table.rows],
+    }
+
+
+WRITERS: dict[str, Callable[[Table], str]] = {"md": markdown, "csv": csv_text}

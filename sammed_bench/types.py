@@ -1,0 +1,97 @@
+"""Carriers of this room: what a promptable model is, what it is asked, what it answers.
+
+Prompts and answers are in pixels of the stored slice: points ``(x, y)`` whose integers are pixel
+centres, boxes half-open ``xyxy``. Imports no sibling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+PROMPT_KINDS = ("box", "point", "mask")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts:
+    """What a score row says about its model.
+
+    Attributes:
+        name: label in the tables.
+        kind: ``sam``, ``ft-sam``, ``sam-med2d``, ``medsam``, ``trivial``, ``oracle``, ``other``.
+        recipe: ``released weights``, ``released recipe``, ``mended recipe``, ``tiny`` or
+            ``trivial`` / ``oracle`` / ``other``.
+        weights_sha256: identity of the numbers behind it.
+        accepts: prompt kinds it can be asked with; other modes are 'unsupported', not 0.
+        source: where it came from, for the printed list.
+    """
+
+    name: str
+    kind: str
+    recipe: str
+    weights_sha256: str
+    accepts: frozenset[str] = field(default_factory=lambda: frozenset(PROMPT_KINDS))
+    source: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagePrompts:
+    """Prompts for the M masks of one image, on the device of the run.
+
+    Attributes:
+        points_MN2: float clicks so far, the same number for every mask.
+        point_labels_MN: 1 object, 0 background, -1 void (nothing left to click on).
+        boxes_M4: half-open.
+        masks_MHW: bool mask prompt.
+        memory: what the model's own answer of the round before carried; None in a first round.
+    """
+
+    points_MN2: Tensor | None = None
+    point_labels_MN: Tensor | None = None
+    boxes_M4: Tensor | None = None
+    masks_MHW: Tensor | None = None
+    memory: Any = None
+
+    def __len__(self) -> int:
+        for value in (self.points_MN2, self.boxes_M4, self.masks_MHW):
+            if value is not None:
+                return int(value.shape[0])
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """The answer for one image: (M, H, W) logits at slice size, above 0 is object.
+
+    ``memory`` comes back in the prompts of the next round (low-res logits, say).
+    """
+
+    logits_MHW: Tensor
+    memory: Any = None
+
+
+class Model(Protocol):
+    """Two methods and a card: all that the benchmark knows of a model."""
+
+    @property
+    def facts(self) -> ModelFacts:
+        """Who it is."""
+
+    def encode(self, images: Sequence[NDArray[np.uint8]]) -> Any:
+        """See a batch of images, (H, W) grey or (H, W, 3) RGB, once for all prompts."""
+
+    def predict(self, state: Any, prompts: Sequence[ImagePrompts]) -> Sequence[Prediction]:
+        """Answer the prompts of each image of the batch, in its order."""
+
+
+@runtime_checkable
+class KnowsTruth(Protocol):
+    """A model that is shown the true masks (oracle, second observer)."""
+
+    def reveal(self, truths: Sequence[Tensor]) -> None:
+        """The (M, H, W) bool truth of each image of the batch encoded next."""
