@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from sammed_data.types import ModelError
 from sammed_model.adapters import add_adapters, drop_adapters
@@ -258,7 +259,7 @@ def weight_digest(model: SamModel) -> str:
     for name, value in published_state(model).items():
         plain = value.detach().cpu().contiguous()
         digest.update(f"{name} {plain.dtype} {tuple(plain.shape)}\n".encode())
-        digest.update(memoryview(plain.view(torch.uint8).numpy()))
+        digest.update(plain.view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
