@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sammed_data.catalog import CatalogEntry
 from sammed_data.geometry import grid_words, same_grid
+from sammed_data.readers.picture_stack import is_picture_stack, read_picture_stack
 from sammed_data.readers.registry import read_label_map
 from sammed_data.types import (
     Case,
@@ -66,7 +67,15 @@ def foreground(
     else:
         mask = array > rule.threshold
     mask = ~mask if rule.inverted else mask
+    mask = _filled(mask) if rule.fill else mask
     return (mask if ignore is None else mask & ~ignore), ignore
+
+
+def _filled(mask_ZYX: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """What closed outlines enclose, slice by slice."""
+    from scipy.ndimage import binary_fill_holes
+
+    return np.stack([binary_fill_holes(plane) for plane in mask_ZYX])
 
 
 class Grid:
@@ -80,7 +89,11 @@ class Grid:
 
     def read(self, path: Path, *, colours: bool = False) -> NDArray[Any]:
         """Read one label file; GeometryError if its grid is not that of the first."""
-        array, geometry = read_label_map(path, colours=colours)
+        geometry: Geometry | None
+        if is_picture_stack(path):
+            array, geometry = read_picture_stack(path, self._case.image_path)
+        else:
+            array, geometry = read_label_map(path, colours=colours)
         z, y, x = array.shape[:3]
         if self._first is None:
             self._first, self.geometry, self.shape_zyx = path, geometry, (z, y, x)
