@@ -221,23 +221,24 @@ def _rgb(case: Case, entry: CatalogEntry, like: Volume) -> LabelVolume:
 def _dicom_seg(case: Case, entry: CatalogEntry, like: Volume) -> LabelVolume:
     """DICOM SEG objects; a segment's key is its label if the entry has it, else its number."""
     from sammed_data.readers import dicom_seg
+    from sammed_data.readers.dicom_header import only_file
 
     geometry = _needed_geometry(case, like)
-    found = [(f, dicom_seg.read(f.path, geometry)) for f in case.labels]
+    found = [(f, dicom_seg.read(only_file(f.path), geometry)) for f in case.labels]
     return _from_regions(case, entry, geometry, found, ())
 
 
 def _rtstruct(case: Case, entry: CatalogEntry, like: Volume) -> LabelVolume:
     """RTSTRUCT objects; a ROI's key is its name."""
     from sammed_data.readers import rtstruct
-    from sammed_data.readers.dicom_header import frame_of_reference
+    from sammed_data.readers.dicom_header import frame_of_reference, only_file
 
     geometry = _needed_geometry(case, like)
     image_frame = frame_of_reference(case.image_path)
     found: list[tuple[LabelFile, list[Region]]] = []
     warnings: list[str] = []
     for file in case.labels:
-        regions, said = rtstruct.read(file.path, geometry, image_frame)
+        regions, said = rtstruct.read(only_file(file.path), geometry, image_frame)
         found.append((file, regions))
         warnings += said
     return _from_regions(case, entry, geometry, found, tuple(warnings))

@@ -75,34 +75,62 @@ def same_grid(a: Geometry | None, b: Geometry | None) -> bool:
 def resample_image_to(volume: Volume, geometry: Geometry) -> Volume:
     """Sample an image linearly on another grid; outside the image lies its lowest value.
 
+    Args:
+        volume: (Z, Y, X), or (Z, Y, X, 3) whose channels are sampled one by one.
+        geometry: the grid to sample on, usually that of the labels.
+
     Raises:
         GeometryError: the volume has no geometry.
     """
-    from scipy.ndimage import affine_transform
-
     if volume.geometry is None:
         raise GeometryError(
             "expected an image with a geometry to resample, found a raster image; "
             "remove `grid: resample_image` from the entry"
         )
     to_index = np.linalg.inv(volume.geometry.affine_lps) @ geometry.affine_lps
-    array = volume.array.astype(np.float32)
-    sampled = affine_transform(
-        array,
-        to_index[:3, :3],
-        offset=to_index[:3, 3],
-        output_shape=geometry.shape_zyx,
-        order=1,
-        mode="constant",
-        cval=float(array.min()),
-    )
+    outside = _outside(to_index, geometry.shape_zyx, volume.geometry.shape_zyx)
+    channels = volume.array[..., None] if volume.array.ndim == 3 else volume.array
+    sampled = [_sample(c, to_index, outside) for c in np.moveaxis(channels, -1, 0)]
+    array = sampled[0] if volume.array.ndim == 3 else np.stack(sampled, axis=-1)
+    if volume.array.dtype == np.uint8:
+        array = np.rint(array).astype(np.uint8)
     return Volume(
-        array=sampled,
+        array=array,
         geometry=geometry,
         bits=volume.bits,
         modality=volume.modality,
         warnings=(*volume.warnings, "image resampled linearly to the grid of its labels"),
     )
+
+
+def _sample(
+    array_ZYX: NDArray[Any], to_index: NDArray[np.float64], outside_ZYX: NDArray[np.bool_]
+) -> NDArray[np.float32]:
+    from scipy.ndimage import affine_transform
+
+    sampled = affine_transform(
+        array_ZYX.astype(np.float32),
+        to_index[:3, :3],
+        offset=to_index[:3, 3],
+        output_shape=outside_ZYX.shape,
+        order=1,
+        mode="nearest",
+    )
+    sampled[outside_ZYX] = array_ZYX.min()
+    return np.asarray(sampled, dtype=np.float32)
+
+
+def _outside(
+    to_index: NDArray[np.float64], shape: tuple[int, int, int], source: tuple[int, int, int]
+) -> NDArray[np.bool_]:
+    """Which target voxels have their centre beyond the outermost voxels of the source."""
+    z, y, x = np.ogrid[: shape[0], : shape[1], : shape[2]]
+    outside = np.zeros(shape, dtype=bool)
+    for k in range(3):
+        along = to_index[k, 0] * z + to_index[k, 1] * y + to_index[k, 2] * x + to_index[k, 3]
+        # Rounding must not push a border voxel out of its own image.
+        outside |= (along < -0.5 - 1e-6) | (along > source[k] - 0.5 + 1e-6)
+    return outside
 
 
 def grid_words(shape_zyx: tuple[int, ...], geometry: Geometry | None) -> str:

@@ -199,13 +199,30 @@ def frame_plane(data: Any, index: int) -> tuple[NDArray[np.float64], NDArray[np.
     return position, np.stack([down_column * spacing[0], along_row * spacing[1]], axis=1)
 
 
+def only_file(path: Path) -> Path:
+    """The one file of a folder that holds one SEG or RTSTRUCT object; a file is itself.
+
+    Raises:
+        ReadError: the folder holds no file or several.
+    """
+    if not path.is_dir():
+        return path
+    files = _visible_files(path)
+    if len(files) != 1:
+        raise ReadError(
+            f"{path}: expected a folder of one label object, found {len(files)} files; "
+            "let the label pattern name the file"
+        )
+    return files[0]
+
+
+def _visible_files(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+
+
 def frame_of_reference(path: Path) -> str | None:
     """Frame of reference of an image file or series folder, for comparison in memory only."""
-    if path.is_dir():
-        files = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
-    else:
-        files = [path]
-    for file in files:
+    for file in _visible_files(path) if path.is_dir() else [path]:
         if first_bytes(file)[128:132] == b"DICM":
             value = read_dataset(file).get("FrameOfReferenceUID")
             return str(value) if value else None

@@ -75,7 +75,10 @@ def _regions(
                 contours.append(_to_voxels(points, like))
             else:
                 warnings.append(f"ROI {name}: a contour of {len(points)} points encloses nothing")
-        regions.append(Region(name=name, voxels_N=_fill(path, name, contours, like)))
+        voxels, off_mm = _fill(path, name, contours, like)
+        regions.append(Region(name=name, voxels_N=voxels))
+        if off_mm:
+            warnings.append(f"ROI {name}: contours lie {off_mm:.3g} mm off the slices")
     return regions, tuple(dict.fromkeys(warnings))
 
 
@@ -86,10 +89,14 @@ def _to_voxels(points_mm: NDArray[np.float64], like: Geometry) -> NDArray[np.flo
 
 def _fill(
     path: Path, name: str, contours: list[NDArray[np.float64]], like: Geometry
-) -> NDArray[np.int64]:
-    """Fill the contours of one ROI; those of one slice combine by parity, so holes stay holes."""
+) -> tuple[NDArray[np.int64], float]:
+    """Fill the contours of one ROI; those of one slice combine by parity, so holes stay holes.
+
+    Returns:
+        Flat voxel indices, and how far contours lie off their slices in mm (0 within tolerance).
+    """
     if not contours:
-        return np.empty(0, dtype=np.int64)
+        return np.empty(0, dtype=np.int64), 0.0
     axis = int(np.sum([np.ptp(c, axis=0) for c in contours], axis=0).argmin())
     slices: dict[int, list[NDArray[np.float64]]] = {}
     for contour in contours:
@@ -98,9 +105,10 @@ def _fill(
     in_plane = [a for a in range(3) if a != axis]
     rows, columns = (like.shape_zyx[a] for a in in_plane)
     strides = np.array([like.shape_zyx[1] * like.shape_zyx[2], like.shape_zyx[2], 1])
-    found = []
+    found, off = [], 0.0
     for k, members in slices.items():
         planes = [float(c[:, axis].mean()) for c in members]
+        off = max(off, *(abs(plane - k) for plane in planes), 0.0)
         if max(planes) - min(planes) > _PLANE_TOLERANCE:
             raise GeometryError(
                 f"{path}: expected the contours of ROI {name} on the slices of the image, found "
@@ -110,7 +118,8 @@ def _fill(
         inside = even_odd([c[:, in_plane] for c in members], rows, columns)
         row, column = np.nonzero(inside)
         found.append(k * strides[axis] + row * strides[in_plane[0]] + column * strides[in_plane[1]])
-    return np.sort(np.concatenate(found)).astype(np.int64)
+    off_mm = off * like.spacing_zyx_mm[axis] if off > _PLANE_TOLERANCE else 0.0
+    return np.sort(np.concatenate(found)).astype(np.int64), off_mm
 
 
 def _slice_of(path: Path, name: str, along: NDArray[np.float64], like: Geometry, axis: int) -> int:
