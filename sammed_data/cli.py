@@ -267,6 +267,6 @@ def check(
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of a catalogue entry."""
-    from sammed_data.catalog import CatalogEntry
+    from sammed_data.catalog import json_schema
 
-    typer.echo(json.dumps(CatalogEntry.model_json_schema(), indent=1))
+    typer.echo(json.dumps(json_schema(), indent=1))

@@ -218,6 +218,7 @@ class Corpus:
         self.shards: list[Path] = [root / s["path"] for s in self.manifest["shards"]]
         self._locations: list[tuple[int, int]] = []
         self._files: dict[int, pq.ParquetFile] = {}
+        self._held: tuple[tuple[int, int], pa.Table] | None = None
         self._starts: dict[int, NDArray[np.int64]] = {}
 
     @property
@@ -276,7 +277,9 @@ class Corpus:
             self._starts[shard] = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         starts = self._starts[shard]
         group = int(np.searchsorted(starts, position, side="right")) - 1
-        table = self._files[shard].read_row_group(group)
+        if self._held is None or self._held[0] != (shard, group):  # neighbours share a group
+            self._held = ((shard, group), self._files[shard].read_row_group(group))
+        table = self._held[1]
         return dict(table.slice(position - int(starts[group]), 1).to_pylist()[0])
 
 

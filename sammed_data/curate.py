@@ -43,7 +43,7 @@ def image_is_label(volume: Volume, labels: LabelVolume) -> str | None:
 
 def covers_image(part: Part) -> str | None:
     """A mask of every pixel marks nothing; mostly an inverted or filled file."""
-    if part.area_px < part.mask_HW.size:
+    if part.area_px < part.shape_hw[0] * part.shape_hw[1]:
         return None
     return f"expected an object, found all {part.area_px} pixels of the slice marked"
 

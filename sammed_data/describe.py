@@ -16,8 +16,8 @@ from sammed_data.corpus import VIEWS, Corpus, Row
 from sammed_data.shards import read_rejections
 from sammed_data.types import CorpusError
 
-_SHEET_COLOURS = ((230, 60, 60), (60, 200, 90), (70, 120, 255), (240, 190, 30), (200, 80, 220),
-                  (40, 210, 220))  # fmt: skip
+_SHEET_COLOURS = ((40, 210, 240), (90, 230, 60), (255, 200, 30), (230, 80, 230), (90, 120, 255),
+                  (255, 70, 60))  # fmt: skip
 _TILE_PX = 192
 
 
@@ -102,12 +102,17 @@ def _table(title: str, kind: str, groups: Mapping[str, _Group]) -> Table:
 def counts_lines(manifest: Mapping[str, Any]) -> list[str]:
     """The sums of a build, each as `all = kept + rejected by rule`."""
     counts = manifest["counts"]
+    unknown = sorted(d["id"] for d in manifest["datasets"] if d.get("patient_unit") != "patient")
     masks, images, cases = counts["masks"], counts["images"], counts["cases"]
     kept_cases = cases["found"] - sum(cases["rejected"].values())
     return [
         _sum_line("masks", "candidates", masks["candidates"], masks["kept"], masks["rejected"]),
         _sum_line("images", "slices", images["found"], images["kept"], images["rejected"]),
         _sum_line("cases", "found", cases["found"], kept_cases, cases["rejected"]),
+        *(
+            [f"patients are files or studies, not known persons, in: {', '.join(unknown)}"]
+            * bool(unknown)
+        ),
     ]
 
 

@@ -20,8 +20,9 @@ class Part:
 
     Attributes:
         raw: raw label of the entry, or the union's name.
-        mask_HW: bool, the whole slice.
         box_xyxy: half-open.
+        shape_hw: size of the slice.
+        inside: bool, the pixels of the box; a tile of nuclei has no room for whole planes.
     """
 
     raw: str
@@ -32,7 +33,16 @@ class Part:
     area_px: int
     box_xyxy: tuple[int, int, int, int]
     touches_border: bool
-    mask_HW: NDArray[np.bool_]
+    shape_hw: tuple[int, int]
+    inside: NDArray[np.bool_]
+
+    @property
+    def mask_HW(self) -> NDArray[np.bool_]:
+        """The mask at slice size, bool."""
+        x0, y0, x1, y1 = self.box_xyxy
+        mask = np.zeros(self.shape_hw, bool)
+        mask[y0:y1, x0:x1] = self.inside
+        return mask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,8 +175,6 @@ def _collect(
         rows, columns = _window(cropped)
         y0, y1 = rows.start + window[0].start, rows.stop + window[0].start
         x0, x1 = columns.start + window[1].start, columns.stop + window[1].start
-        mask = np.zeros(shape, bool)
-        mask[window] = cropped
         parts.append(
             Part(
                 raw=raw,
@@ -177,6 +185,7 @@ def _collect(
                 area_px=area,
                 box_xyxy=(x0, y0, x1, y1),
                 touches_border=y0 == 0 or x0 == 0 or y1 == shape[0] or x1 == shape[1],
-                mask_HW=mask,
+                shape_hw=(shape[0], shape[1]),
+                inside=cropped[rows, columns],
             )
         )

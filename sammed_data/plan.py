@@ -175,11 +175,16 @@ def _cut(
         yield current
 
 
+# Keys of an entry that no row depends on: mending a citation rebuilds nothing.
+_ABOUT = {"name", "year", "license_confidence", "access", "access_note", "homepage", "citation",
+          "download_url", "expected", "quirks", "evidence", "overlaps"}  # fmt: skip
+
+
 def _common_hash(dataset: DatasetPlan, options: BuildOptions) -> str:
     parts = {
         "schema": SCHEMA_VERSION,
         "build": BUILD_VERSION,
-        "entry": dataset.entry.model_dump(mode="json"),
+        "entry": dataset.entry.model_dump(mode="json", exclude=_ABOUT),
         "options": asdict(options),
         "meanings": {k: asdict(m) for k, m in dataset.meanings.items()},
         "key": hashlib.sha256(dataset.secret or b"").hexdigest(),

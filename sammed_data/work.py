@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections import Counter
@@ -204,14 +205,13 @@ def _case_rejection(case: Case, names: Pseudonyms, rule: str, reason: str) -> Re
 def _mask_plan(task: ShardTask) -> Plan:
     entry = task.dataset.entry
     whole = entry.label_encoding.type in _WHOLE_ENCODINGS
-    by_name = {name: raw for raw, name in entry.labels.items()}
     return Plan(
         split={
             raw: meaning.kind in SPLIT_KINDS and not whole
             for raw, meaning in task.dataset.meanings.items()
         },
         unions={
-            union: [by_name.get(member, member) for member in members]
+            union: [raw for raw, name in entry.labels.items() if {raw, name} & set(members)]
             for union, members in entry.unions.items()
         },
         min_part_px=task.options.min_part_px,
@@ -334,7 +334,7 @@ class RowMaker:
             "intensity": self._record(values),
         }
         pixels: list[NDArray[Any]] = [image, *([] if deep is None else [deep])]
-        planes = [p.mask_HW for p in parts] + ([] if ignore is None else [ignore])
+        planes = itertools.chain((p.mask_HW for p in parts), [] if ignore is None else [ignore])
         row["content_sha256"] = row_digest(row, pixels, planes)
         return row
 

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from tests.data import build_fakes as fakes
+from tests.data.anatomy import write_itk, write_series
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +123,25 @@ def test_an_empty_picture_is_quarantined(tmp_path):
     run = fakes.run_cli("data", "build", "--source", "catalogs", cwd=tmp_path)
     _sentence(run, 3, "images/u1.png", "unreadable")
     assert "3 found = 2 kept + 1 rejected" in run.stdout
+
+
+def test_a_folder_with_two_series_is_refused_by_name(tmp_path):
+    array = np.random.default_rng(0).integers(-900, 900, (4, 6, 9)).astype(np.int16)
+    folder = tmp_path / "data/fake_ct/a/dicom"
+    write_series(folder, array)
+    for path in list(folder.iterdir()):
+        path.rename(path.with_name("first-" + path.name))
+    write_series(folder, array, series_uid="9.9.9")
+    label = (np.indices(array.shape).sum(0) % 5 > 2).astype(np.uint8)
+    write_itk(tmp_path / "data/fake_ct/a/label.nrrd", label)
+    entry = fakes.entry_dict("fake_ct", modality="CT", patient=None)
+    entry["layout"] = {
+        "images": [{"pattern": "{case}/dicom/"}], "labels": [{"pattern": "{case}/label.nrrd"}],
+    }  # fmt: skip
+    fakes.write_catalog(tmp_path / "catalogs", entry)
+    run = fakes.run_cli("data", "build", "--source", "catalogs", cwd=tmp_path)
+    _sentence(run, 1, "a/dicom", "one image series, found 2")
+    assert not (tmp_path / "corpus/manifest.json").exists()
 
 
 def test_load_dataset_opens_the_corpus_with_pictures(folder, tmp_path, monkeypatch):
