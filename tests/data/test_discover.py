@@ -73,16 +73,18 @@ def test_a_mask_beside_its_image_is_not_an_image(tmp_path):
 def test_known_structures_settle_where_a_field_ends(tmp_path):
     _touch(
         tmp_path, "i/s_0_32.png", "m/s_0_32_lung_left_000.png", "m/s_0_32_lung_left_001.png",
-        "m/s_0_32_liver_000.png", "m/s_0_32_spleen_000.png",
+        "m/s_0_32_liver_000.png", "m/s_0_32_spleen_000.png", "m/s_0_32_odd_thing_000.png",
     )  # fmt: skip
     entry = _entry(
         ["i/{case}.png"], ["m/{case}_{structure}_{instance}.png"],
         labels={"left": "lung_left", "lung_left": "lung_left", "liver": "liver"},
     )  # fmt: skip
     found = discover(entry, tmp_path)
-    assert [f.structure for f in found.cases[0].labels] == ["liver", "lung_left", "lung_left"]
+    # an unknown structure of one word still pairs, so that reading it can be refused
+    structures = [f.structure for f in found.cases[0].labels]
+    assert structures == ["liver", "lung_left", "lung_left", "spleen"]
     assert "no key of 'labels' fits" in found.problems[0].reason
-    assert found.problems[0].case_id == "m/s_0_32_spleen_000.png"
+    assert found.problems[0].case_id == "m/s_0_32_odd_thing_000.png"
 
 
 def test_a_dicom_folder_is_one_image(tmp_path):

@@ -78,7 +78,7 @@ def test_a_folder_without_its_own_ontology_uses_the_bundled_one(tmp_path):
         ("structures: {liver: {organ: liver, group: abdomen, kind: oragn}}", "a 'kind' out of"),
         ("structures: {liver: {group: a, kind: organ, parnet: x}}", "did you mean 'parent'"),
         (
-            "structures: {a: {group: x, kind: organ, parent: livr}, liver: {group: x, kind: organ}}",
+            "structures: {a: {group: x, kind: organ, parent: livr}, liver: {group: x, kind: bone}}",
             "no parent 'livr'; did you mean 'liver'",
         ),
         ("families: {}", "the key 'structures'"),
