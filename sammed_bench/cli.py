@@ -1,9 +1,109 @@
-"""Commands of this room."""
+"""Commands of this room: ``sammed bench`` and ``sammed report``. Heavy imports inside the verbs."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
 import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from sammed_bench.tables import Table
+
+_EXAMPLES = """Score models by organ, modality and prompt mode, beside trivial baselines.
+
+\b
+Examples:
+  sammed bench --prompts 1pt,bbox,5pt
+  sammed bench --model sam=sam_vit_b_01ec64.pth:sam --model sam-med2d=runs/002-sam-med2d/model.safetensors
+  sammed bench --model sam-med2d --model mine=package.module:factory --prompts bbox,mask --limit 50
+"""
 
 
 def register(app: typer.Typer) -> None:
-    """Add this room's commands to the root app."""
+    """Add ``bench`` and ``report`` to the root app."""
+    app.command("bench", help=_EXAMPLES)(_bench)
+    app.command("report")(_report)
+
+
+def _bench(
+    prompts: Annotated[
+        str, typer.Option(help="Prompt modes: bbox, 1pt, 3pt, 5pt, mask.")
+    ] = "1pt,bbox,5pt",
+    corpus: Annotated[Path, typer.Option(help="Built corpus.")] = Path("corpus"),
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="LABEL=PATH[:KIND], LABEL=package.module:factory, or the name of a method in "
+            "--runs. Default: the newest run of each method and the weights it started from."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Results folder. Default: the next ./results/NNN.")
+    ] = None,
+    split: Annotated[
+        list[str] | None, typer.Option(help="Splits. Default: test and held_out.")
+    ] = None,
+    runs: Annotated[Path, typer.Option(help="Training runs.")] = Path("runs"),
+    batch: Annotated[int, typer.Option(help="Images encoded together.")] = 8,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[int | None, typer.Option(help="CPU threads of torch.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the prompts.")] = 0,
+    limit: Annotated[int | None, typer.Option(help="Only the first so many images.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+) -> None:
+    from rich.console import Console
+
+    from sammed_bench.protocols import parse_modes
+
+    modes = parse_modes(prompts)
+    from sammed_bench.bench import BenchConfig, bench
+    from sammed_bench.choose import choose
+    from sammed_bench.console import Shown
+    from sammed_bench.report import headline, write_report
+    from sammed_data.corpus import Corpus
+
+    config = BenchConfig(
+        modes=modes,
+        splits=tuple(part for text in split for part in text.split(",")) if split else None,
+        seed=seed,
+        limit=limit,
+        batch=batch,
+        device=device,
+        threads=threads,
+    )
+    Corpus(corpus)  # a missing corpus is said before models are looked for
+    wanted = choose(model or [], runs)
+    console = Console()
+    with Shown(console, quiet=quiet) as shown:
+        result = bench(corpus, wanted, config, out=out, report=shown)
+    report = write_report(result.out)
+    _show(console, headline(report))
+    console.print(
+        f"rows {result.out / 'scores'}   report {result.out / 'report' / 'report.html'}",
+        highlight=False,
+    )
+
+
+def _report(
+    results: Annotated[Path, typer.Argument(help="Results folder of `sammed bench`.")],
+) -> None:
+    """Make the report again from the score rows of a results folder."""
+    from rich.console import Console
+
+    from sammed_bench.report import headline, write_report
+
+    report = write_report(results)
+    console = Console()
+    _show(console, headline(report))
+    console.print(f"report {results / 'report' / 'report.html'}", highlight=False)
+
+
+def _show(console: Console, tables: list[Table]) -> None:
+    from sammed_bench.console import terminal_table
+
+    for table in tables:
+        if table.rows:
+            console.print(terminal_table(table))

@@ -1,0 +1,350 @@
+"""A whole benchmark: choose images and models, score them, leave rows and a record of conditions."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from sammed_bench import run
+from sammed_bench.baselines import FALLBACK_RADIUS, training_radius, trivial_baselines
+from sammed_bench.choose import Wanted, load
+from sammed_bench.gallery import write_gallery
+from sammed_bench.run import Conditions, Outcome
+from sammed_bench.scores import read_scores
+from sammed_bench.types import Model
+from sammed_data.corpus import Corpus
+from sammed_data.types import UsageError
+
+RECORD = "bench.json"
+
+
+class Reporter(Protocol):
+    """Who is told how a benchmark goes."""
+
+    def note(self, text: str) -> None:
+        """Something the user should know."""
+
+    def start(self, label: str, images: int) -> None:
+        """A model begins."""
+
+    def advance(self, images: int) -> None:
+        """So many more images are done."""
+
+
+class Silent:
+    """Tells nobody."""
+
+    def note(self, text: str) -> None:
+        """Ignore."""
+
+    def start(self, label: str, images: int) -> None:
+        """Ignore."""
+
+    def advance(self, images: int) -> None:
+        """Ignore."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchConfig:
+    """What is benchmarked and how.
+
+    Attributes:
+        modes: prompt modes.
+        splits: None = test and held-out sets, or what stands in for them.
+        seed: of the prompts.
+        limit: first so many images only; recorded.
+        batch: images encoded together.
+        baselines: score the trivial baselines beside the models.
+        gallery: draw worst, median and best cases.
+    """
+
+    modes: tuple[str, ...] = ("1pt", "bbox", "5pt")
+    splits: tuple[str, ...] | None = None
+    seed: int = 0
+    limit: int | None = None
+    batch: int = 8
+    device: str = "auto"
+    threads: int | None = None
+    baselines: bool = True
+    gallery: bool = True
+
+    def __post_init__(self) -> None:
+        for name, low in (("limit", 1), ("batch", 1), ("threads", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if value is not None and value < low:
+                raise UsageError(f"--{name} must be at least {low}, found {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchResult:
+    """A finished benchmark.
+
+    Attributes:
+        out: results folder.
+        outcomes: one per model, baselines included.
+        notes: what was said.
+    """
+
+    out: Path
+    outcomes: tuple[Outcome, ...]
+    images: int
+    masks: int
+    notes: tuple[str, ...] = field(default_factory=tuple)
+
+    @property
+    def failed(self) -> int:
+        """Rows that failed."""
+        return sum(outcome.failed for outcome in self.outcomes)
+
+
+def bench(
+    corpus_root: Path,
+    wanted: Sequence[Wanted | Model],
+    config: BenchConfig,
+    *,
+    out: Path | None = None,
+    results: Path = Path("results"),
+    report: Reporter | None = None,
+) -> BenchResult:
+    """Score models on a corpus, beside the trivial baselines; finished parts are kept.
+
+    Args:
+        corpus_root: built corpus.
+        wanted: models by name and file, or loaded already.
+        config: what is asked.
+        out: results folder; None = the newest of ``results`` if it has the same conditions, else
+            the next number.
+        results: parent of numbered results folders.
+        report: who is told.
+
+    Raises:
+        SammedError: corpus, models or folder do not do.
+    """
+    report = report or Silent()
+    notes: list[str] = []
+
+    def note(text: str) -> None:
+        notes.append(text)
+        report.note(text)
+
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    device = resolve_device(config.device)
+    corpus = Corpus(corpus_root)
+    splits, said = run.choose_splits(corpus, config.splits)
+    if said:
+        note(said)
+    conditions = Conditions(
+        corpus_sha256=corpus.content_hash,
+        splits=splits,
+        modes=config.modes,
+        seed=config.seed,
+        limit=config.limit,
+    )
+    models = [load(w, device) if isinstance(w, Wanted) else w for w in wanted]
+    for w, model in zip(wanted, models, strict=True):
+        facts = model.facts
+        why = w.why if isinstance(w, Wanted) else "given"
+        where = f" {facts.source}" if facts.source else ""
+        report.note(f"{facts.name}: {facts.recipe},{where} ({why})")
+    baselines: list[Model] = list(_baselines(corpus, config, note))
+    folder = out or _numbered(results, conditions)
+    _claim(folder, conditions, [m.facts.name for m in models + baselines])
+    samples = run.reader(corpus, conditions)
+    if config.limit is not None:
+        note(f"only the first {len(samples)} images are scored (--limit {config.limit})")
+    report.note(
+        f"{len(samples)} images with {samples.n_masks} masks of {', '.join(splits)}; "
+        f"modes {', '.join(config.modes)}; results in {folder}"
+    )
+    outcomes: list[Outcome] = []
+    seconds: dict[str, float] = {}
+    for model in models + baselines:
+        report.start(model.facts.name, len(samples))
+        began = time.perf_counter()
+        outcome = run.bench_corpus(
+            corpus,
+            model,
+            conditions,
+            out=folder,
+            batch=config.batch,
+            device=device,
+            samples=samples,
+            progress=report.advance,
+        )
+        seconds[model.facts.name] = round(time.perf_counter() - began, 2)
+        outcomes.append(outcome)
+        _drop_stale(folder, outcome)
+        if outcome.failed:
+            note(
+                f"{outcome.model}: {outcome.failed} answers failed and count as Dice 0; "
+                f"the first: {outcome.first_error}"
+            )
+        if outcome.reused:
+            report.note(f"{outcome.model}: {outcome.reused} rows were there already")
+    _record(folder, corpus, conditions, config, models + baselines, outcomes, seconds, notes)
+    if config.gallery:
+        write_gallery(folder, read_scores(folder), models, samples, conditions, device)
+    return BenchResult(
+        out=folder,
+        outcomes=tuple(outcomes),
+        images=len(samples),
+        masks=samples.n_masks,
+        notes=tuple(notes),
+    )
+
+
+def resolve_device(name: str) -> str:
+    """``auto`` -> cuda where there is one.
+
+    Raises:
+        UsageError: unknown or absent.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as err:
+        raise UsageError(f"unknown --device {name!r}: use auto, cpu or cuda") from err
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError(
+            "--device cuda was asked for, torch finds no CUDA device: use --device cpu"
+        )
+    return name
+
+
+def _baselines(corpus: Corpus, config: BenchConfig, note: Callable[[str], None]) -> list[Any]:
+    if not config.baselines:
+        return []
+    radius = training_radius(corpus.index(["train"]))
+    if radius is None:
+        note(
+            f"the corpus has no training masks: click-disc uses a radius of {FALLBACK_RADIUS} of "
+            "the short side"
+        )
+    return list(trivial_baselines(FALLBACK_RADIUS if radius is None else radius))
+
+
+def _numbered(results: Path, conditions: Conditions) -> Path:
+    """The newest numbered folder if it has these conditions, else the next number."""
+    numbers = [int(p.name) for p in results.glob("*") if p.is_dir() and p.name.isdigit()]
+    last = max(numbers, default=0)
+    newest = results / f"{last:03d}"
+    if last and _recorded(newest) == _plain(conditions):
+        return newest
+    return results / f"{last + 1:03d}"
+
+
+def _plain(conditions: Conditions) -> Any:
+    return json.loads(json.dumps(conditions.as_dict()))
+
+
+def _recorded(folder: Path) -> Any:
+    """The conditions that a results folder was made under, or None."""
+    path = folder / RECORD
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8")).get("conditions")
+    except json.JSONDecodeError:
+        # A record half written by another tool claims nothing; it is written again at the end.
+        return None
+
+
+def _claim(folder: Path, conditions: Conditions, models: Sequence[str]) -> None:
+    """Make the folder and write down the conditions, refusing to mix two benchmarks.
+
+    Raises:
+        UsageError: the folder holds another benchmark or cannot be written.
+    """
+    before, now = _recorded(folder), _plain(conditions)
+    if before is not None and before != now:
+        differs = sorted(k for k in now if before.get(k) != now[k])
+        raise UsageError(
+            f"expected a new folder or results of the same conditions at {folder}, found results "
+            f"with another {', '.join(differs)}: give another --out"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if before is None:
+            _write_json(folder / RECORD, {"conditions": now, "model_order": list(models)})
+    except OSError as err:
+        raise UsageError(
+            f"expected to write results to {folder}, found {err.strerror or err}: "
+            "give another --out"
+        ) from err
+
+
+def _drop_stale(folder: Path, outcome: Outcome) -> None:
+    """Remove parts of the same label with other weights, so that rows are never mixed."""
+    prefix = outcome.parts[0].name.rsplit("-", 2)[0] if outcome.parts else None
+    if prefix is None:
+        return
+    keep = {path.name for path in outcome.parts}
+    for path in (folder / "scores").glob(f"{prefix}-*-*.parquet"):
+        if path.name.rsplit("-", 2)[0] == prefix and path.name not in keep:
+            path.unlink()
+
+
+def _write_json(path: Path, content: Any) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def _record(
+    folder: Path,
+    corpus: Corpus,
+    conditions: Conditions,
+    config: BenchConfig,
+    models: Sequence[Model],
+    outcomes: Sequence[Outcome],
+    seconds: dict[str, float],
+    notes: Sequence[str],
+) -> None:
+    """Write ``bench.json``; models of an earlier run in the same folder stay listed."""
+    path = folder / RECORD
+    old = json.loads(path.read_text(encoding="utf-8")).get("models", []) if path.is_file() else []
+    names = [m.facts.name for m in models]
+    entries = [
+        {
+            "name": m.facts.name,
+            "kind": m.facts.kind,
+            "recipe": m.facts.recipe,
+            "weights_sha256": m.facts.weights_sha256,
+            "source": m.facts.source,
+            "failed": outcome.failed,
+            "seconds": seconds[m.facts.name],
+        }
+        for m, outcome in zip(models, outcomes, strict=True)
+    ]
+    kept = [entry for entry in old if entry["name"] not in names]
+    content = {
+        "conditions": _plain(conditions),
+        "corpus": str(corpus.root),
+        "model_order": [entry["name"] for entry in entries + kept],
+        "models": entries + kept,
+        "notes": list(notes),
+        "batch": config.batch,
+        "device": config.device,
+        "code_version": _version("sammed"),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    _write_json(path, content)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "source tree"

@@ -1,0 +1,63 @@
+"""What `sammed bench` shows on a terminal."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table as RichTable
+
+from sammed_bench.tables import Table, cell
+
+
+class Shown:
+    """A bar per model on a terminal; notes as lines."""
+
+    def __init__(self, console: Console, *, quiet: bool = False) -> None:
+        self._console = console
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("images"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=quiet or not console.is_terminal,
+        )
+        self._task = None if quiet else self._bar.add_task("", total=1, visible=False)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, err: BaseException | None, at: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def note(self, text: str) -> None:
+        """A line."""
+        self._console.print(text, highlight=False, markup=False)
+
+    def start(self, label: str, images: int) -> None:
+        """A model begins."""
+        if self._task is not None:
+            self._bar.reset(self._task, total=images, description=label, visible=True)
+
+    def advance(self, images: int) -> None:
+        """Move the bar."""
+        if self._task is not None:
+            self._bar.advance(self._task, images)
+
+
+def terminal_table(table: Table) -> RichTable:
+    """A table of this room as one of rich's; numbers in per cent, to the right."""
+    shown = RichTable(title=f"{table.title} (per cent)", title_justify="left", caption=table.note)
+    for column in table.columns:
+        number = any(isinstance(row.get(column), int | float) for row in table.rows)
+        shown.add_column(column, justify="right" if number else "left", overflow="fold")
+    for row in table.rows:
+        shown.add_row(*(cell(column, row.get(column)) for column in table.columns))
+    return shown
