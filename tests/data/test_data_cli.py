@@ -42,18 +42,18 @@ def _published(folder):
 
 
 def test_describe_list_check_show_schema(folder, tmp_path):
-    shown = fakes.run_cli("data", "describe", cwd=folder)
+    shown = fakes.call_cli("data", "describe", cwd=folder)
     assert shown.returncode == 0
     assert (
         "liver"
-        in fakes.run_cli("data", "check", "fake_mr", "--source", "catalogs", cwd=folder).stdout
+        in fakes.call_cli("data", "check", "fake_mr", "--source", "catalogs", cwd=folder).stdout
     )
-    listed = fakes.run_cli("data", "list", "--source", "catalogs", "--json", cwd=folder)
+    listed = fakes.call_cli("data", "list", "--source", "catalogs", "--json", cwd=folder)
     assert json.loads(listed.stdout)[0]["place"] == "data/fake_mr"
     sheet = tmp_path / "sheet.png"
-    assert fakes.run_cli("data", "show", "--out", sheet, "--n", 5, cwd=folder).returncode == 0
+    assert fakes.call_cli("data", "show", "--out", sheet, "--n", 5, cwd=folder).returncode == 0
     assert cv2.imread(str(sheet)).std() > 5
-    schema = json.loads(fakes.run_cli("data", "schema").stdout)
+    schema = json.loads(fakes.call_cli("data", "schema").stdout)
     assert "label_encoding" in schema["properties"]
 
 
@@ -62,7 +62,7 @@ def test_misspelt_catalogue_key(folder, tmp_path):
     entry["licence"] = entry.pop("license")
     fakes.write_catalog(tmp_path / "cat", entry)
     before = _published(folder)
-    run = fakes.run_cli("data", "build", "--source", tmp_path / "cat", cwd=folder)
+    run = fakes.call_cli("data", "build", "--source", tmp_path / "cat", cwd=folder)
     _sentence(run, 1, "licence", "license", "fake_mr.yaml")
     assert _published(folder) == before
 
@@ -71,21 +71,21 @@ def test_misspelt_catalogue_key(folder, tmp_path):
 def test_unwritable_output(folder, tmp_path, named):
     (tmp_path / "file").write_text("not a folder")
     out = tmp_path / "file" / "corpus" if named else tmp_path / "file"
-    run = fakes.run_cli("data", "build", "--source", "catalogs", "--out", out, cwd=folder)
+    run = fakes.call_cli("data", "build", "--source", "catalogs", "--out", out, cwd=folder)
     _sentence(run, 1, str(out), "--out")
     assert (tmp_path / "file").read_text() == "not a folder"
 
 
 def test_usage_errors_exit_2(folder):
-    run = fakes.run_cli("data", "build", "--source", "catalogs", "--depth", 12, cwd=folder)
+    run = fakes.call_cli("data", "build", "--source", "catalogs", "--depth", 12, cwd=folder)
     _sentence(run, 2, "--depth")
-    run = fakes.run_cli("data", "build", "--source", "catalogs", "--root", "nowhere", cwd=folder)
+    run = fakes.call_cli("data", "build", "--source", "catalogs", "--root", "nowhere", cwd=folder)
     _sentence(run, 2, "nowhere")
 
 
 def test_missing_catalogue_folder_and_missing_corpus(folder, tmp_path):
-    _sentence(fakes.run_cli("data", "build", "--source", "nowhere", cwd=folder), 1, "nowhere")
-    _sentence(fakes.run_cli("data", "describe", tmp_path, cwd=folder), 1, "manifest.json")
+    _sentence(fakes.call_cli("data", "build", "--source", "nowhere", cwd=folder), 1, "nowhere")
+    _sentence(fakes.call_cli("data", "describe", tmp_path, cwd=folder), 1, "manifest.json")
 
 
 def test_a_truncated_file_exits_3_and_strict_exits_1(folder, tmp_path):
@@ -93,10 +93,10 @@ def test_a_truncated_file_exits_3_and_strict_exits_1(folder, tmp_path):
     fakes.write_catalog(tmp_path / "catalogs")
     path = root / "images/p001.nii.gz"
     path.write_bytes(path.read_bytes()[:500])
-    run = fakes.run_cli("data", "build", "--source", "catalogs", cwd=tmp_path)
+    run = fakes.call_cli("data", "build", "--source", "catalogs", cwd=tmp_path)
     _sentence(run, 3, "quarantined", "images/p001.nii.gz", "unreadable")
     before = _published(tmp_path)
-    run = fakes.run_cli("data", "build", "--source", "catalogs", "--strict", "--depth", 16,
+    run = fakes.call_cli("data", "build", "--source", "catalogs", "--strict", "--depth", 16,
                         cwd=tmp_path)  # fmt: skip
     _sentence(run, 1, "p001.nii.gz")
     assert _published(tmp_path) == before
@@ -120,7 +120,7 @@ def test_an_empty_picture_is_quarantined(tmp_path):
     }  # fmt: skip
     (tmp_path / "catalogs").mkdir()
     (tmp_path / "catalogs/fake_us.yaml").write_text(yaml.safe_dump(entry))
-    run = fakes.run_cli("data", "build", "--source", "catalogs", cwd=tmp_path)
+    run = fakes.call_cli("data", "build", "--source", "catalogs", cwd=tmp_path)
     _sentence(run, 3, "images/u1.png", "unreadable")
     assert "3 found = 2 kept + 1 rejected" in run.stdout
 
@@ -139,7 +139,7 @@ def test_a_folder_with_two_series_is_refused_by_name(tmp_path):
         "images": [{"pattern": "{case}/dicom/"}], "labels": [{"pattern": "{case}/label.nrrd"}],
     }  # fmt: skip
     fakes.write_catalog(tmp_path / "catalogs", entry)
-    run = fakes.run_cli("data", "build", "--source", "catalogs", cwd=tmp_path)
+    run = fakes.call_cli("data", "build", "--source", "catalogs", cwd=tmp_path)
     _sentence(run, 1, "a/dicom", "one image series, found 2")
     assert not (tmp_path / "corpus/manifest.json").exists()
 
