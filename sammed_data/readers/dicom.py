@@ -10,7 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sammed_data.geometry import canonicalize
-from sammed_data.readers.dicom_header import PARSE_ERRORS, FrameHeader, frames, read_dataset
+from sammed_data.readers.dicom_header import (
+    FrameHeader,
+    frames,
+    is_compressed,
+    parse_errors,
+    read_dataset,
+)
 from sammed_data.readers.limits import check_size, first_bytes
 from sammed_data.types import Geometry, GeometryError, ReadError, Volume
 
@@ -217,8 +223,8 @@ def _decode(header: FrameHeader) -> tuple[NDArray[Any], bool]:
     data = read_dataset(header.path, pixels=True)
     try:
         array = np.asarray(data.pixel_array)
-    except PARSE_ERRORS as err:
-        if not data.file_meta.TransferSyntaxUID.is_compressed:
+    except parse_errors() as err:
+        if not is_compressed(data):
             raise ReadError(
                 f"{header.path}: expected {header.rows} x {header.columns} pixels, found less "
                 "data; the file is truncated, fetch it again"

@@ -17,11 +17,6 @@ from numpy.typing import NDArray
 from sammed_data.readers.limits import first_bytes
 from sammed_data.types import ReadError
 
-#: What a damaged file makes pydicom raise, beside its own errors.
-PARSE_ERRORS = (
-    OSError, EOFError, ValueError, KeyError, AttributeError, TypeError, IndexError,
-    NotImplementedError, RuntimeError, struct.error,
-)  # fmt: skip
 NOT_IMAGES = frozenset({"SEG", "RTSTRUCT", "RTPLAN", "RTDOSE", "SR", "PR", "KO", "REG", "DOC"})
 _GEOMETRY = [
     "SOPClassUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality", "Rows", "Columns",
@@ -78,6 +73,16 @@ class FrameHeader:
     intercept: float
 
 
+def parse_errors() -> tuple[type[Exception], ...]:
+    """What a damaged file makes pydicom raise, at once or when a tag is first looked at."""
+    from pydicom.errors import BytesLengthException
+
+    return (
+        OSError, EOFError, ValueError, KeyError, AttributeError, TypeError, IndexError,
+        NotImplementedError, RuntimeError, ArithmeticError, struct.error, BytesLengthException,
+    )  # fmt: skip
+
+
 def read_dataset(path: Path, *, contours: bool = False, pixels: bool = False) -> Any:
     """Parse the allowed tags of one DICOM file.
 
@@ -95,18 +100,26 @@ def read_dataset(path: Path, *, contours: bool = False, pixels: bool = False) ->
     first_bytes(path)
     tags = _CONTOURS if contours else [*_GEOMETRY, *_INTENSITY, *_SEGMENTS]
     try:
-        return pydicom.dcmread(
+        data = pydicom.dcmread(
             path, specific_tags=[*tags, *(_PIXELS if pixels else [])], stop_before_pixels=not pixels
         )
+        data.get("Modality")  # tags are parsed when first looked at: let damage show here
+        return data
     except InvalidDicomError as err:
         raise ReadError(
             f"{path}: expected a DICOM file, found other content; check what the file is"
         ) from err
-    except PARSE_ERRORS as err:
+    except parse_errors() as err:
         raise ReadError(
             f"{path}: expected a whole DICOM file, found a damaged one "
             f"({type(err).__name__}); fetch it again"
         ) from err
+
+
+def is_compressed(data: Any) -> bool:
+    """Whether the pixels need a decoder; a damaged header that does not say counts as no."""
+    syntax = data.file_meta.get("TransferSyntaxUID")
+    return bool(syntax is not None and syntax.is_transfer_syntax and syntax.is_compressed)
 
 
 def frames(path: Path) -> list[FrameHeader]:
@@ -116,11 +129,11 @@ def frames(path: Path) -> list[FrameHeader]:
         ReadError: not DICOM, damaged, or a tag of the image grid is missing.
     """
     data = read_dataset(path)
-    if str(data.get("Modality", "")) in NOT_IMAGES or "Rows" not in data:
-        return []
     try:
+        if str(data.get("Modality", "")) in NOT_IMAGES or "Rows" not in data:
+            return []
         return list(_frames(path, data))
-    except PARSE_ERRORS as err:
+    except parse_errors() as err:
         raise ReadError(
             f"{path}: expected readable geometry and intensity tags, found a damaged header "
             f"({type(err).__name__}); fetch the file again"

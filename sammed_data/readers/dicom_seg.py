@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sammed_data.layers import Region
-from sammed_data.readers.dicom_header import PARSE_ERRORS, frame_plane, read_dataset
+from sammed_data.readers.dicom_header import frame_plane, is_compressed, parse_errors, read_dataset
 from sammed_data.readers.limits import check_size
 from sammed_data.types import Geometry, GeometryError, ReadError
 
@@ -37,7 +37,7 @@ def read(path: Path, like: Geometry) -> list[Region]:
         )
     try:
         return _regions(path, data, like)
-    except PARSE_ERRORS as err:
+    except parse_errors() as err:
         if isinstance(err, ReadError | GeometryError):
             raise
         raise ReadError(
@@ -91,7 +91,7 @@ def _frames(path: Path, data: Any) -> NDArray[Any]:
     """(frames, rows, columns) pixels; bits run on over frame borders in the BINARY type."""
     n, rows, columns = int(data.NumberOfFrames), int(data.Rows), int(data.Columns)
     check_size(path, (n, rows, columns), 1)
-    if int(data.BitsAllocated) == 1 and not data.file_meta.TransferSyntaxUID.is_compressed:
+    if int(data.BitsAllocated) == 1 and not is_compressed(data):
         packed = np.frombuffer(data.PixelData, dtype=np.uint8)
         count = n * rows * columns
         if packed.size * 8 < count:

@@ -99,8 +99,10 @@ def _read_stream(path: Path, stream: IO[bytes] | gzip.GzipFile) -> tuple[Any, me
             f"{path}: expected a whole gzip stream, found a truncated or damaged one ({err}); "
             "fetch the file again"
         ) from err
-    except (HeaderDataError, WrapStructError) as err:
-        raise ReadError(f"{path}: expected a NIfTI header, but {err}; mend the file") from err
+    except (HeaderDataError, WrapStructError, KeyError) as err:
+        raise ReadError(
+            f"{path}: expected a NIfTI header, found a damaged one ({err}); fetch the file again"
+        ) from err
     if len(data) < offset + n_bytes:
         raise ReadError(
             f"{path}: expected {n_bytes:,} bytes of voxels after the header, found "

@@ -17,7 +17,7 @@ from sammed_data.types import ReadError, Volume
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif")
 _WHITE_IS_ZERO, _PALETTE = 0, 3  # values of the PhotometricInterpretation tag of TIFF
-_TIFF_DAMAGE = (OSError, IndexError, ValueError, KeyError, TypeError, RuntimeError)
+_TIFF_DAMAGE = (OSError, IndexError, ValueError, KeyError, TypeError, RuntimeError, ArithmeticError)
 
 
 def read(path: Path) -> Volume:

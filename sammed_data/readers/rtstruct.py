@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sammed_data.layers import Region
-from sammed_data.readers.dicom_header import PARSE_ERRORS, read_dataset
+from sammed_data.readers.dicom_header import parse_errors, read_dataset
 from sammed_data.types import Geometry, GeometryError, ReadError
 
 # Share of a slice by which the points of one contour, or the contours of one slice, may differ.
@@ -42,7 +42,7 @@ def read(
         )
     try:
         return _regions(path, data, like, image_frame)
-    except PARSE_ERRORS as err:
+    except parse_errors() as err:
         if isinstance(err, GeometryError):
             raise
         raise ReadError(
