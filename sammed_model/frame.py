@@ -169,7 +169,7 @@ class Preprocessing:
             inner_height=inner_h,
             inner_width=inner_w,
             size=size,
-            convention="center" if self.name == "default" else "corner",
+            convention="corner" if self.name == "released" else "center",
         )
 
     def prepare(self, image: NDArray[np.uint8]) -> tuple[Tensor, Frame]:
