@@ -207,7 +207,7 @@ def test_foreign_code_never_runs(model, tmp_path, place):
         content = {"model": {**state, "x": Malicious(proof)}}
     torch.save(content, tmp_path / "evil.pth")
     with (tmp_path / "raw.pth").open("wb") as file:
-        pickle.dump(Malicious(proof), file)
+        pickle.dump(Malicious(proof), file, protocol=2)
     if place == "beside":
         assert weight_digest(load_model(tmp_path / "evil.pth", kind="sam")) == weight_digest(model)
     else:

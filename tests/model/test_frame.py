@@ -64,7 +64,7 @@ def test_a_mask_lies_where_its_points_lie(name, size):
     y, x = np.nonzero(mask)
     ym, xm = np.nonzero(on_model[0, 0].numpy())
     # The corner convention is off by half a pixel of the coarser grid, as published.
-    slack = 0.35 if name == "default" else 0.6 * max(1, frame.scale_x, frame.scale_y)
+    slack = 0.35 if name != "released" else 0.65 * max(1, frame.scale_x, frame.scale_y)
     centre = frame.to_model(np.array([x.mean(), y.mean()]))
     assert np.abs(centre - [xm.mean(), ym.mean()]).max() < slack
     assert frame.masks_to_model(np.ones((1, *size), bool)).sum() == (
