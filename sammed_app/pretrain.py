@@ -1,0 +1,183 @@
+"""Pre-training of the small SAM on procedural scenes: what made the weights we ship.
+
+Run it as ``python -m sammed_app.pretrain --out FILE``; ``sammed demo --from-scratch`` does too.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sammed_app.scenes import Scene, make_scene, scene_batches
+from sammed_data.corpus import MaskRow, Row
+from sammed_model.adapters import train_only
+from sammed_model.checkpoint import save_model
+from sammed_model.config import TrainConfig, ValidationMode
+from sammed_model.dataset import Samples
+from sammed_model.sam import SamModel, build_sam, spec_for
+from sammed_model.step import train_on_batches
+from sammed_model.validate import Validation, validate
+
+MODES: tuple[ValidationMode, ...] = ("bbox", "1pt", "5pt")
+_LOG_EVERY = 50
+_VALIDATIONS = 8
+_VALIDATION_SCENES = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretraining:
+    """How long and how: the defaults are those of the shipped weights."""
+
+    steps: int = 1200
+    batch_images: int = 8
+    masks_per_image: int = 4
+    passes: int = 3
+    lr: float = 1e-3
+    seed: int = 0
+
+
+class SceneSamples(Samples):
+    """Scenes in the place of a corpus, for validation."""
+
+    def __init__(self, scenes: list[Scene]) -> None:
+        self.rows = [_row(scene) for scene in scenes]
+        self.masks = {row.sample_id: row.masks for row in self.rows}
+
+    def pixels(self, row: Row) -> tuple[Row, object, str]:  # type: ignore[override]
+        """The row, which has its pixels already."""
+        return row, row.image, row.sample_id
+
+
+def pretrain(
+    out: Path, plan: Pretraining | None = None, *, tell: Callable[[str], None] = lambda line: None
+) -> SamModel:
+    """Train every weight of a fresh ``vit_tiny`` on scenes and write it.
+
+    Args:
+        out: ``.safetensors``; ``<out>.log.jsonl`` gets the losses and the Dice on other scenes.
+        plan: how long.
+        tell: gets each line of the log.
+    """
+    plan = plan or Pretraining()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    log = out.with_suffix(".log.jsonl")
+    log.unlink(missing_ok=True)
+    model = build_sam(spec_for("vit_tiny"), plan.seed)
+    train_only(model, "all")
+    held_out = SceneSamples([make_scene(f"validation/{n}") for n in range(_VALIDATION_SCENES)])
+
+    def note(**values: object) -> None:
+        line = json.dumps(values)
+        with log.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+        tell(line)
+
+    note(**vars(plan))
+    for step, loss in _steps(model, plan):
+        if step % _LOG_EVERY == 0:
+            note(step=step, loss=round(loss, 4), seconds=round(time.process_time(), 1))
+        if step % max(1, plan.steps // _VALIDATIONS) == 0 or step == plan.steps:
+            note(step=step, dice=_rounded(_score(model, held_out)))
+            save_model(model, out, recipe="tiny", extra={"source": "procedural scenes"})
+    return model
+
+
+def _steps(model: SamModel, plan: Pretraining) -> Iterator[tuple[int, float]]:
+    """``(step, running mean of the loss)`` after each batch."""
+    config = TrainConfig(
+        method="all",
+        steps=plan.steps,
+        batch_images=plan.batch_images,
+        masks_per_image=plan.masks_per_image,
+        passes=plan.passes,
+        lr=plan.lr,
+        warmup=min(100, plan.steps // 5),
+        seed=plan.seed,
+        weight_decay=0.02,
+    )
+    batches = scene_batches(
+        model.preprocessing,
+        seed=plan.seed,
+        batch_images=plan.batch_images,
+        masks_per_image=plan.masks_per_image,
+    )
+    mean: float | None = None
+    results = train_on_batches(model, batches, config, total_steps=plan.steps)
+    for step, result in enumerate(results, 1):
+        mean = result.loss if mean is None else mean + 0.05 * (result.loss - mean)
+        yield step, mean
+
+
+def _score(model: SamModel, samples: SceneSamples) -> Validation:
+    model.eval()
+    found = validate(model, samples, MODES, masks_per_image=4)
+    model.train()
+    return found
+
+
+def _rounded(found: Validation) -> dict[str, float]:
+    return {mode: round(value, 4) for mode, value in found.dice.items()}
+
+
+def _row(scene: Scene) -> Row:
+    """A scene as a row of a corpus; what does not exist for it is empty."""
+    masks = []
+    for index, mask_HW in enumerate(scene.masks_MHW):
+        y, x = mask_HW.nonzero()
+        masks.append(
+            MaskRow(
+                index=index,
+                label="object",
+                structure="object",
+                organ="",
+                group="",
+                kind="",
+                side="",
+                instance=index,
+                annotator=1,
+                n_components=1,
+                area_px=len(y),
+                box_xyxy=(int(x.min()), int(y.min()), int(x.max()) + 1, int(y.max()) + 1),
+                touches_border=False,
+                mask_HW=mask_HW,
+            )
+        )
+    height, width = scene.masks_MHW.shape[1:]
+    return Row(
+        sample_id=scene.name,
+        dataset="scenes",
+        modality="photograph",
+        split="validation",
+        height=height,
+        width=width,
+        masks=tuple(masks),
+        meta={},
+        image=scene.image_HW3,
+    )
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Weight file to write.")],
+    steps: Annotated[int, typer.Option(help="Batches.")] = Pretraining.steps,
+    lr: Annotated[float, typer.Option(help="Learning rate.")] = Pretraining.lr,
+    seed: Annotated[int, typer.Option(help="Of weights, scenes and prompts.")] = 0,
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
+) -> None:
+    """Pre-train vit_tiny on procedural scenes."""
+    import torch
+
+    from sammed_model.console import keep_memory
+
+    keep_memory()
+    torch.set_num_threads(threads)
+    pretrain(out, Pretraining(steps=steps, lr=lr, seed=seed), tell=typer.echo)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,1 @@
+"""Procedural anatomy: patients that differ, drawn as each modality would show them."""
