@@ -47,15 +47,28 @@ def compile_pattern(text: str, known: Sequence[str] = ()) -> PathPattern:
     body = text.rstrip("/")
     names = [m[1] for m in _TOKEN.finditer(body) if m[1]]
     structure = "|".join(re.escape(k) for k in sorted(known, key=len, reverse=True)) or "[^/]+"
-    # Shortest other fields = longest structure ('lung_left' is never split into 'lung' and 'left').
-    other = "[^/]+?" if known and "structure" in names else "[^/]+"
+    seen: set[str] = set()
+    parts = body.split("/")
+    others = [_other_fields(part, known) for part in parts]
     steps = tuple(
         None if part == "**" else re.compile(_translate(part, {}, structure, other))
-        for part in body.split("/")
+        for part, other in zip(parts, others, strict=True)
     )
-    regex = re.compile(_translate(body, set(), structure, other))
+    # "**/" spans parts, so a part takes its slash along.
+    ended = [part + "/" for part in parts[:-1]] + parts[-1:]
+    regex = re.compile(
+        "".join(_translate(t, seen, structure, o) for t, o in zip(ended, others, strict=True))
+    )
     fields = tuple(dict.fromkeys(names))
     return PathPattern(text=text, fields=fields, is_folder=is_folder, regex=regex, steps=steps)
+
+
+def _other_fields(part: str, known: Sequence[str]) -> str:
+    """Regex of the fields of a path part that are not the structure.
+
+    Beside a known structure they are short, so that 'lung_left' is never split at 'lung'.
+    """
+    return "[^/]+?" if known and "{structure}" in part else "[^/]+"
 
 
 def glob_regex(globs: Iterable[str]) -> re.Pattern[str] | None:

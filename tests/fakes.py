@@ -19,7 +19,7 @@ from tests import fake_files
 
 SHAPE_ZYX = (4, 22, 38)
 MAX_LABELS = 3
-_RASTER = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+_RASTER = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 _PER_FILE = ("file_per_class", "file_per_instance")
 
 
@@ -154,7 +154,8 @@ def _write_image(entry: CatalogEntry, path: Path, channels: int, name: str) -> N
         grey = random.integers(0, 255, SHAPE_ZYX[1:], dtype=np.uint8)
         fake_files.write_picture(path, grey)
         return
-    shape = (channels, *SHAPE_ZYX) if channels > 1 else SHAPE_ZYX
+    grid = (1, *SHAPE_ZYX[1:]) if entry.dims == "2D" else SHAPE_ZYX
+    shape = (channels, *grid) if channels > 1 else grid
     low = -500 if entry.modality == "CT" else 0
     array = random.integers(low, 1000, shape).astype(np.int16)
     fake_files.write_volume(path, array, entry.modality)
@@ -175,7 +176,7 @@ def _boxes(entry: CatalogEntry) -> dict[str, np.ndarray]:
 
 
 def _shown_labels(entry: CatalogEntry) -> list[str]:
-    quiet = {*entry.label_encoding.ignore, *entry.label_encoding.unlabelled_ok, "0"}
+    quiet = {*entry.label_encoding.ignore, *entry.label_encoding.unlabelled_ok, "0", "0,0,0"}
     keys = [k for k in entry.labels if k not in quiet]
     example = _example_structure(entry)
     if example is not None:
@@ -242,7 +243,7 @@ def _write_label(
     if kind == "dicom_seg":
         fake_files.write_seg(path, image, masks)
         return
-    array = _label_array(entry, masks, picture=path.suffix.lower() in _RASTER or folder)
+    array = _label_array(entry, masks, eight_bit=path.suffix.lower() in _RASTER or folder)
     if folder:
         fake_files.write_stack(path, array)
     elif path.suffix.lower() in _RASTER:
@@ -251,7 +252,9 @@ def _write_label(
         fake_files.write_volume(path, array)
 
 
-def _label_array(entry: CatalogEntry, masks: dict[str, np.ndarray], *, picture: bool) -> np.ndarray:
+def _label_array(
+    entry: CatalogEntry, masks: dict[str, np.ndarray], *, eight_bit: bool
+) -> np.ndarray:
     kind = entry.label_encoding.type
     shape = next(iter(masks.values())).shape
     if kind == "rgb":
@@ -266,7 +269,7 @@ def _label_array(entry: CatalogEntry, masks: dict[str, np.ndarray], *, picture: 
         elif kind == "instance_ids":
             array[_part(mask, 0)], array[_part(mask, 1)] = 3, 7
         else:
-            array[mask] = 255 if picture else 1
+            array[mask] = 255 if eight_bit or (entry.label_encoding.threshold or 0) >= 1 else 1
     return (
         np.where(array > 0, 0, array.max()).astype(array.dtype)
         if entry.label_encoding.inverted

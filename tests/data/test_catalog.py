@@ -1,11 +1,21 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 import yaml
 
-from sammed_data.catalog import json_schema, load_catalogs, parse_entry
+from sammed_data.catalog import (
+    CatalogEntry,
+    ImagePattern,
+    LabelEncoding,
+    LabelPattern,
+    json_schema,
+    load_catalogs,
+    parse_entry,
+)
+from sammed_data.discover import discover, find_root
 from sammed_data.patterns import compile_pattern
 from sammed_data.types import CatalogError
 
@@ -94,3 +104,34 @@ def test_overlaps_between_entries_are_mutual():
         if other in entries and e.id not in entries[other].overlaps
     ]
     assert one_sided == []
+
+
+def test_the_worked_example_of_the_guide_works(tmp_path):
+    guide = (Path(__file__).parents[2] / "docs" / "catalogue.md").read_text()
+    (tmp_path / "catalogs").mkdir()
+    (tmp_path / "catalogs" / "liver_set.yaml").write_text(
+        re.findall(r"```yaml\n(.*?)```", guide, re.S)[0]
+    )
+    entry = load_catalogs(tmp_path / "catalogs")["liver_set"]
+    for path in re.findall(r"LiverSet/\S+", guide.split("`liver_set.yaml`")[0]):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    found = discover(entry, find_root(entry, tmp_path))
+    assert [(c.case_id, c.patient_key) for c in found.cases] == [
+        ("p07_s1", "p07"),
+        ("p07_s2", "p07"),
+    ]
+    assert found.problems == ()
+
+
+def test_the_guide_names_every_key():
+    guide = (Path(__file__).parents[2] / "docs" / "catalogue.md").read_text()
+    for model in (CatalogEntry, LabelEncoding, ImagePattern, LabelPattern):
+        for name in model.model_fields:
+            assert f"`{name}" in guide or f"{name}:" in guide, name
+
+
+def test_addresses_are_addresses():
+    for entry in load_catalogs(None).values():
+        for text in filter(None, (entry.homepage, entry.download_url)):
+            assert re.fullmatch(r"https?://\S+", text), (entry.id, text)
