@@ -56,7 +56,7 @@ class TrainConfig:
         recipe: ``mended`` (one optimiser step per batch over the summed passes, loss per mask) or
             ``released`` (a step per pass, loss pooled over the batch).
         model: family member; ``image_size`` None = its own.
-        init: weight file to start from, None = random.
+        init: weight file to start from; ``auto`` = shipped with the package, ``random``.
         steps: optimiser batches; else ``epochs``; ``minutes`` ends a run early and then drives the
             schedule by the clock, which makes it unrepeatable.
         masks_per_image: drawn without replacement (released: with).
@@ -72,7 +72,7 @@ class TrainConfig:
     recipe: Recipe = "mended"
     model: str = "vit_tiny"
     image_size: int | None = None
-    init: str | None = None
+    init: str = "auto"
     steps: int | None = None
     epochs: int | None = None
     minutes: float | None = None

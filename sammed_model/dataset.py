@@ -10,10 +10,9 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -22,24 +21,11 @@ from torch import Tensor
 
 from sammed_data.corpus import VIEWS, Corpus, MaskRow, Row, View
 from sammed_data.types import CorpusError
+from sammed_model.frame import Frame, Preprocessing
 from sammed_model.prompts import prompt_seed
 
 Position = tuple[int, int]
 _LOOK_AHEAD = 2
-
-
-class FrameLike(Protocol):
-    """What a batch needs of ``frame.Frame``."""
-
-    def masks_to_model(self, mask_MHW: Any, /) -> Any:
-        """Bool masks of the slice on the model's pixels."""
-
-
-class PreprocessingLike(Protocol):
-    """What a batch needs of a model's preprocessing."""
-
-    def prepare(self, image: Any, /) -> tuple[Tensor, Any]:
-        """The normalised (3, S, S) tensor and the Frame of an image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +111,16 @@ class Samples:
         if source.image is None:
             raise CorpusError(f"row {row.sample_id!r} of {self.corpus.root} has no image: rebuild")
         return full, source.image, source.sample_id
+
+    @staticmethod
+    def prepare(
+        preprocessing: Preprocessing, row: Row, image: NDArray[np.uint8]
+    ) -> tuple[Tensor, Frame]:
+        """The tensor of an image, and the Frame of the row's own pixels and masks."""
+        image_3SS, frame = preprocessing.prepare(image)
+        if image.shape[:2] != (row.height, row.width):  # a control's image of another size
+            frame = preprocessing.frame(row.height, row.width)
+        return image_3SS, frame
 
     def _read(self, row: Row) -> Row:
         found = self._cache.get(row.sample_id)
@@ -229,7 +225,7 @@ class Loader:
     def __init__(
         self,
         samples: Samples,
-        preprocessing: PreprocessingLike,
+        preprocessing: Preprocessing,
         *,
         batch_images: int,
         draw: Draw,
@@ -246,7 +242,7 @@ class Loader:
         """Batches that cover every image once."""
         return -(-len(self.samples) // self.batch_images)
 
-    def batches(self, start: Position = (0, 0)) -> Iterator[Batch]:
+    def batches(self, start: Position = (0, 0)) -> Generator[Batch, None, None]:
         """Batches from ``start`` on; one whose masks all vanish at model size is left out."""
         if not self.workers:
             yield from filter(None, map(self._make, self._plan(start)))
@@ -284,8 +280,8 @@ class Loader:
         counts = torch.tensor([len(p.seeds) for p in parts])
         return Batch(
             images_B3SS=torch.stack([p.image_3SS for p in parts]),
-            masks_M1SS=torch.cat([p.masks_MSS for p in parts])[:, None],
-            valid_B1SS=torch.stack([p.valid_SS for p in parts])[:, None],
+            masks_M1SS=torch.cat([p.masks_M1SS for p in parts]),
+            valid_B1SS=torch.cat([p.valid_11SS for p in parts]),
             image_index_M=torch.repeat_interleave(torch.arange(len(parts)), counts),
             seeds_M=torch.tensor([s for p in parts for s in p.seeds], dtype=torch.int64),
             keys=tuple(p.key for p in parts),
@@ -295,23 +291,20 @@ class Loader:
     def _sample(self, row: Row, epoch: int) -> _Sample | None:
         full, image, key = self.samples.pixels(row)
         chosen = self.draw.choose(row, self.samples.masks[row.sample_id], epoch)
-        image_3SS, frame = self.preprocessing.prepare(image)
-        if image.shape[:2] != (row.height, row.width):
-            own = np.zeros((row.height, row.width), np.uint8)
-            frame = self.preprocessing.prepare(own)[1]
+        image_3SS, frame = self.samples.prepare(self.preprocessing, row, image)
         planes = [full.masks[m.index].mask_HW for m, _ in chosen]
         masks_MHW = np.stack([plane for plane in planes if plane is not None])
         valid_HW = np.ones((row.height, row.width), bool)
         if full.ignore_HW is not None:
             valid_HW &= ~full.ignore_HW
-        masks_MSS = torch.as_tensor(frame.masks_to_model(masks_MHW)).bool()
-        seen = masks_MSS.flatten(1).any(dim=1)
+        masks_M1SS = frame.masks_to_model(masks_MHW)
+        seen = masks_M1SS.flatten(1).any(dim=1)
         if not seen.any():
             return None
         return _Sample(
             image_3SS=image_3SS,
-            masks_MSS=masks_MSS[seen],
-            valid_SS=torch.as_tensor(frame.masks_to_model(valid_HW[None])).bool()[0],
+            masks_M1SS=masks_M1SS[seen],
+            valid_11SS=frame.masks_to_model(valid_HW[None]),
             seeds=[seed for (_, seed), kept in zip(chosen, seen.tolist(), strict=True) if kept],
             key=key,
         )
@@ -320,7 +313,7 @@ class Loader:
 @dataclass(frozen=True, kw_only=True)
 class _Sample:
     image_3SS: Tensor
-    masks_MSS: Tensor
-    valid_SS: Tensor
+    masks_M1SS: Tensor
+    valid_11SS: Tensor
     seeds: list[int]
     key: str

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -14,21 +13,7 @@ from tiny_corpus import write_corpus
 from sammed_data.corpus import Corpus, View
 from sammed_data.types import CorpusError
 from sammed_model import dataset
-
-
-class Stretch:
-    """Stands for a model's preprocessing: nearest resize to 32 px."""
-
-    side = 32
-
-    def prepare(self, image):
-        pixels = cv2.resize(image, (self.side, self.side), interpolation=cv2.INTER_NEAREST)
-        return torch.from_numpy(pixels.astype(np.float32)).expand(3, -1, -1), self
-
-    def masks_to_model(self, masks):
-        size = (self.side, self.side)
-        planes = [cv2.resize(m.astype(np.uint8), size, interpolation=0) for m in masks]
-        return torch.from_numpy(np.stack(planes).astype(bool))
+from sammed_model.frame import Preprocessing
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +25,9 @@ def loader(corpus, *, workers=0, batch=5, k=1, images=None, replacement=False, v
     rows = corpus.index(["train"])
     samples = dataset.Samples(corpus, rows, images=images, view=view or View())
     draw = dataset.Draw(masks_per_image=k, seed=3, replacement=replacement)
-    return dataset.Loader(samples, Stretch(), batch_images=batch, draw=draw, workers=workers)
+    return dataset.Loader(
+        samples, Preprocessing.named("default", 32), batch_images=batch, draw=draw, workers=workers
+    )
 
 
 def take(batches, n):
@@ -77,8 +64,10 @@ def test_masks_belong_to_their_images(corpus):
         assert batch.masks_M1SS.shape[0] == 2 * len(batch.keys)
         assert batch.image_index_M.tolist() == [i for i in range(len(batch.keys)) for _ in "ab"]
         for mask, index in zip(batch.masks_M1SS[:, 0], batch.image_index_M, strict=True):
-            image = batch.images_B3SS[index, 0]
-            assert image[mask].median() > image[~mask].median() + 5
+            image, valid = batch.images_B3SS[index, 0], batch.valid_B1SS[index, 0]
+            assert not (mask & ~valid).any()
+            assert 0 < valid.sum() < 32 * 32
+            assert image[mask].median() > image[valid & ~mask].median() + 0.1
 
 
 def test_with_replacement_draws_as_many_as_asked(corpus):

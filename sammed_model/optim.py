@@ -1,0 +1,95 @@
+"""The optimiser of a run: which parameters, which learning rate, and its state as plain tensors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from sammed_data.types import ModelError
+from sammed_model.config import TrainConfig
+
+# Fractions of the run at which the paper's step schedule halves (epochs 7 and 10 of 12).
+_HALVE_AT = (7 / 12, 10 / 12)
+_FINAL = 0.02
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Name -> parameter that learns."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def make_optimiser(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW over what learns; vectors (biases, norms, tokens) are not decayed.
+
+    The released recipe is Adam without decay.
+    """
+    decay = 0.0 if config.recipe == "released" else config.weight_decay
+    parameters = trainable(model).values()
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr)
+
+
+def learning_rate(config: TrainConfig, step: int, progress: float) -> float:
+    """Rate of a step: linear warm-up, then cosine to 2 % or the paper's two halvings.
+
+    Args:
+        config: of the run.
+        step: from 0.
+        progress: done fraction of the run in [0, 1].
+    """
+    if config.schedule == "step":
+        factor = 0.5 ** sum(progress >= at for at in _HALVE_AT)
+    else:
+        factor = _FINAL + (1 - _FINAL) * (1 + math.cos(math.pi * min(progress, 1.0))) / 2
+    return config.lr * factor * min(1.0, (step + 1) / max(1, config.warmup))
+
+
+def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    """Use this learning rate from now on."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+
+
+def training_state(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Weights that learn and their moments, as tensors by name."""
+    state: dict[str, Tensor] = {}
+    for name, parameter in trainable(model).items():
+        state[f"weight/{name}"] = parameter.detach()
+        for key, value in optimiser.state.get(parameter, {}).items():
+            state[f"{key}/{name}"] = torch.as_tensor(value)
+    return state
+
+
+def load_training_state(
+    model: nn.Module, optimiser: torch.optim.Optimizer, state: Mapping[str, Tensor]
+) -> None:
+    """Put back what ``training_state`` gave.
+
+    Raises:
+        ModelError: the state is of other parameters.
+    """
+    parameters = trainable(model)
+    saved = {key.removeprefix("weight/") for key in state if key.startswith("weight/")}
+    if saved != set(parameters):
+        odd = sorted(saved ^ set(parameters))
+        raise ModelError(
+            f"expected a training state of {len(parameters)} parameters, found {len(saved)} "
+            f"(first difference {odd[0]!r}): resume with the model and method that wrote it"
+        )
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(state[f"weight/{name}"])
+            moments = {
+                key: state[f"{key}/{name}"].to(parameter.device)
+                for key in _MOMENTS
+                if f"{key}/{name}" in state
+            }
+            if moments:
+                optimiser.state[parameter] = {"step": state[f"step/{name}"], **moments}

@@ -1,0 +1,167 @@
+"""The simulated user of interactive training: which prompts each of the 1 + 8 passes gets.
+
+Pass 0 gives a box or one point. Later passes give 1, 3, 5 or 9 points in the error of the last
+prediction, replacing the points before, plus the last low-res mask; one pass in between and the
+last get that mask alone. Recipe ``mended`` decides box or point and the number of points for each
+mask by its seed, ``released`` once for the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from sammed_model import prompts
+from sammed_model.config import Recipe
+from sammed_model.dataset import Batch
+from sammed_model.sam import SamModel
+from sammed_model.types import Prompts
+
+CLICK_COUNTS = (1, 3, 5, 9)
+# Streams of the draws of one mask; pass p uses _FIRST_CLICKS + p.
+_COIN, _CORNERS, _POINT, _COUNT, _ALONE, _FIRST_CLICKS = 1, 2, 3, 4, 5, 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Prompts of one kind and length for some of the masks.
+
+    Attributes:
+        index_M: which masks, or None for all of them in order.
+        prompts: in model pixels.
+    """
+
+    index_M: Tensor | None
+    prompts: Prompts
+
+
+class Session:
+    """The prompts of one batch, pass by pass.
+
+    Args:
+        batch: on the model's device.
+        recipe: who decides: each mask or the batch.
+        passes: how many there will be.
+    """
+
+    def __init__(self, batch: Batch, recipe: Recipe, passes: int) -> None:
+        self.batch = batch
+        self.released = recipe == "released"
+        self.passes = passes
+        self._valid_M = batch.valid_B1SS[batch.image_index_M, 0]
+        # Decisions are drawn on the CPU: the device need not be waited for.
+        counts = self._draw(_COUNT).mul(len(CLICK_COUNTS)).long()
+        self._counts = [
+            (n, self._on_device(torch.nonzero(counts == i)[:, 0]))
+            for i, n in enumerate(CLICK_COUNTS)
+        ]
+        self._alone = self._passes_alone()
+
+    def _draw(self, stream: int) -> Tensor:
+        """One number in (0, 1) for each mask, or the same one for all (released)."""
+        seeds = self.batch.seeds_M
+        if self.released:
+            seeds = seeds[:1].expand_as(seeds)
+        return prompts.uniform(prompts.derive_seeds(seeds, stream), 1)[:, 0]
+
+    def _passes_alone(self) -> set[int]:
+        """Passes with the mask prompt alone: the last, and one after the first clicks."""
+        last = self.passes - 1
+        if last < 2:
+            return set()
+        seed = prompts.derive_seeds(self.batch.seeds_M[:1], _ALONE)
+        return {last, 2 + int(prompts.uniform(seed, 1).item() * (last - 2))}
+
+    def _on_device(self, index: Tensor) -> Tensor:
+        return index.to(self.batch.masks_M1SS.device)
+
+    def _seeds(self, index: Tensor, stream: int) -> Tensor:
+        seeds = prompts.derive_seeds(self.batch.seeds_M, stream)
+        return self._on_device(seeds)[index]
+
+    def first(self) -> list[Group]:
+        """Pass 0: a box or a point."""
+        coin = self._draw(_COIN) < 0.5
+        sides = [self._on_device(torch.nonzero(c)[:, 0]) for c in (coin, ~coin)]
+        groups = [self._boxes(sides[0]), self._points(sides[1])]
+        return [group for group, side in zip(groups, sides, strict=True) if len(side)]
+
+    def _boxes(self, index: Tensor) -> Group:
+        masks = self.batch.masks_M1SS[index, 0]
+        tight = prompts.tight_boxes(masks, largest_component=self.released)
+        size = (masks.shape[1], masks.shape[2])
+        boxes = prompts.jitter_boxes(
+            tight, self._seeds(index, _CORNERS), size, released=self.released
+        )
+        return Group(index_M=index, prompts=self._prompts(index, boxes_M4=boxes))
+
+    def _points(self, index: Tensor) -> Group:
+        masks = self.batch.masks_M1SS[index, 0]
+        xy, label = prompts.first_click(masks, self._seeds(index, _POINT))
+        made = self._prompts(index, points_MN2=xy[:, None], point_labels_MN=label[:, None])
+        return Group(index_M=index, prompts=made)
+
+    def later(self, number: int, logits_M1SS: Tensor, feedback_M1hw: Tensor) -> list[Group]:
+        """Pass ``number`` >= 1, from the prediction of the pass before.
+
+        Args:
+            number: of the pass.
+            logits_M1SS: prediction at model size; above 0 is object.
+            feedback_M1hw: the mask prompt.
+        """
+        everything = self.batch.image_index_M
+        if number in self._alone:
+            alone = Prompts(image_index_M=everything, mask_M1hw=feedback_M1hw)
+            return [Group(index_M=None, prompts=alone)]
+        truth = self.batch.masks_M1SS[:, 0]
+        # Outside the image and where the corpus says 'ignore' there is no error to click on.
+        predicted = torch.where(self._valid_M, logits_M1SS[:, 0] > 0, truth)
+        groups = []
+        for count, index in self._counts:
+            if len(index):
+                seeds = self._seeds(index, _FIRST_CLICKS + number)
+                xy, label = prompts.error_clicks(predicted[index], truth[index], seeds, count)
+                made = self._prompts(
+                    index, points_MN2=xy, point_labels_MN=label, mask_M1hw=feedback_M1hw[index]
+                )
+                groups.append(Group(index_M=index, prompts=made))
+        return groups
+
+    def _prompts(self, index: Tensor, **given: Tensor) -> Prompts:
+        return Prompts(image_index_M=self.batch.image_index_M[index], **given)
+
+
+def decode(model: SamModel, embedding: Tensor, groups: list[Group]) -> tuple[Tensor, Tensor]:
+    """The best mask of each prompt, in the order of the batch: (M, 1, h, w) and (M,) IoU."""
+    best = [model.decode(embedding, group.prompts).best() for group in groups]
+    index = [group.index_M for group in groups if group.index_M is not None]
+    if not index:
+        return best[0]
+    order = torch.cat(index).argsort()
+    return torch.cat([low for low, _ in best])[order], torch.cat([iou for _, iou in best])[order]
+
+
+def upsample(low_res_M1hw: Tensor, size: int) -> Tensor:
+    """Low-res logits at model size."""
+    return functional.interpolate(low_res_M1hw, (size, size), mode="bilinear", align_corners=False)
+
+
+def predictions(
+    model: SamModel, embedding: Tensor, session: Session
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Logits (M, 1, S, S) and predicted IoU (M,) of each pass; passes do not share a graph.
+
+    The caller may run backward and step between passes.
+    """
+    size = session.batch.masks_M1SS.shape[-1]
+    groups = session.first()
+    for number in range(1, session.passes + 1):
+        low_res, iou = decode(model, embedding, groups)
+        logits = upsample(low_res.float(), size)
+        yield logits, iou.float()
+        if number < session.passes:
+            groups = session.later(number, logits.detach(), model.feedback(low_res.detach()))

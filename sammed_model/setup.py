@@ -1,0 +1,262 @@
+"""What a training run needs before its first step: rows, model, loader, folder or resumed state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from sammed_data.corpus import Corpus, Row
+from sammed_data.types import CorpusError, ModelError, UsageError
+from sammed_model.adapters import add_adapters, drop_adapters, train_only
+from sammed_model.checkpoint import load_model, weight_digest
+from sammed_model.config import TrainConfig
+from sammed_model.dataset import Draw, Loader, Samples, permute_images
+from sammed_model.frame import Preprocessing
+from sammed_model.optim import load_training_state, make_optimiser, trainable
+from sammed_model.runs import Progress, RunFolder, create_run
+from sammed_model.sam import SamModel, build_sam, spec_for
+from sammed_model.step import StepResult
+from sammed_model.types import KINDS
+from sammed_model.validate import Validation, choose_rows, split_off
+
+SHIPPED = Path(__file__).parent / "weights"
+
+
+class Reporter(Protocol):
+    """Who is told how a run goes."""
+
+    def note(self, text: str) -> None:
+        """Something the user should know."""
+
+    def step(self, result: StepResult, progress: Progress, done: float) -> None:
+        """A batch was learned from; ``done`` is the finished fraction of the run."""
+
+    def validated(self, validation: Validation, progress: Progress) -> None:
+        """Dice on held-out patients; at step 0 that of the start."""
+
+
+class Silent:
+    """Tells nobody."""
+
+    def note(self, text: str) -> None:
+        """Ignore."""
+
+    def step(self, result: StepResult, progress: Progress, done: float) -> None:
+        """Ignore."""
+
+    def validated(self, validation: Validation, progress: Progress) -> None:
+        """Ignore."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run that is ready to go.
+
+    Attributes:
+        config: with the start resolved.
+        held_out: what validation scores.
+        total_steps: length of the schedule, None where the clock alone limits it.
+        base: where the weights came from (``init``, ``path``, ``digest``), and ``corpus``.
+    """
+
+    config: TrainConfig
+    folder: RunFolder
+    model: SamModel
+    optimiser: torch.optim.Optimizer
+    loader: Loader
+    held_out: Samples
+    progress: Progress
+    total_steps: int | None
+    report: Reporter
+    base: dict[str, str]
+
+
+def set_up(
+    root: Path, config: TrainConfig, runs: Path, resume: Path | None, report: Reporter
+) -> Run:
+    """Open the corpus, make the model, and the run's folder or its state.
+
+    Raises:
+        UsageError: what was asked for cannot be done.
+        CorpusError: nothing to train on.
+        ModelError: the weights do not fit.
+    """
+    if resume is not None:
+        config = TrainConfig.load(resume / "config.json")
+        if (resume / "run.json").exists():
+            raise UsageError(f"expected an unfinished run to resume, {resume} is finished")
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    corpus = Corpus(root)
+    training, held_out = _rows(corpus, config, report)
+    model, base = _model(config, report)
+    loader = _loader(corpus, training, config, model)
+    optimiser = make_optimiser(model, config)
+    config = replace(config, init=base["init"])
+    folder = RunFolder(resume or create_run(runs, config.method))
+    progress = _resume(folder, model, optimiser, base["digest"]) if resume else None
+    if progress is None:
+        config.save(folder.config)
+        progress = Progress(base_sha256=base["digest"])
+    _describe(loader.samples, held_out, model, report)
+    return Run(
+        config=config,
+        folder=folder,
+        model=model,
+        optimiser=optimiser,
+        loader=loader,
+        held_out=held_out,
+        progress=progress,
+        total_steps=_total_steps(config, loader),
+        report=report,
+        base=base | {"corpus": corpus.content_hash},
+    )
+
+
+def _rows(corpus: Corpus, config: TrainConfig, report: Reporter) -> tuple[list[Row], Samples]:
+    """Rows to train on and the held-out samples to validate on."""
+    training = corpus.index(["train"])
+    held_out = corpus.index(["validation"])
+    if not training:
+        raise CorpusError(
+            f"expected images in the train split of {corpus.root}, found none: "
+            "build a corpus with datasets of role train"
+        )
+    if not Samples(corpus, held_out).rows:
+        training, held_out = split_off(training)
+        report.note(
+            "the corpus has no validation split: some patients of the train split are held out"
+            if held_out
+            else "one patient only: validation scores the training images and shows no generality"
+        )
+    images = permute_images(held_out or training, config.seed) if _permuted(config) else None
+    usable = Samples(corpus, held_out or training).rows
+    chosen = choose_rows(usable, config.validation_images)
+    return training, Samples(corpus, chosen, images=images, cache_bytes=config.cache_bytes)
+
+
+def _permuted(config: TrainConfig) -> bool:
+    return config.control == "permuted"
+
+
+def _model(config: TrainConfig, report: Reporter) -> tuple[SamModel, dict[str, str]]:
+    """The model on its device with its trainable parts chosen, and where it came from."""
+    device = _device(config.device)
+    init = _starting_weights(config, report)
+    path, kind = _path_and_kind(init)
+    if init == "random":
+        report.note(f"{config.model} starts from random numbers")
+        model = build_sam(spec_for(config.model, image_size=config.image_size), config.seed)
+    else:
+        model = load_model(path, image_size=config.image_size, kind=kind)
+    digest = weight_digest(model)
+    adapted = model.spec.adapters != "none"
+    if config.method == "sam-med2d" and not adapted:
+        add_adapters(model, zero_init=config.recipe == "mended", seed=config.seed)
+    if config.method == "ft-sam" and adapted:
+        report.note("the start has adapters: ft-sam drops them")
+        drop_adapters(model)
+    if config.recipe == "released":
+        model.preprocessing = Preprocessing.named("released", model.spec.image_size)
+    train_only(model, config.method)
+    return model.to(device), {"init": init, "path": str(path), "digest": digest}
+
+
+def _starting_weights(config: TrainConfig, report: Reporter) -> str:
+    """``random`` or the weight file to start from."""
+    if config.init != "auto":
+        return config.init
+    shipped = sorted(SHIPPED.glob(f"{config.model}_*.safetensors"))
+    if shipped:
+        report.note(f"starting from the shipped weights {shipped[0].name}")
+        return str(shipped[0])
+    if config.model != "vit_tiny":
+        raise UsageError(
+            f"{config.model} needs weights to start from, none are given: --init PATH to a SAM "
+            "checkpoint (sam_vit_b_01ec64.pth for vit_b), or --init random"
+        )
+    report.note("the package has no weights for vit_tiny")
+    return "random"
+
+
+def _path_and_kind(init: str) -> tuple[Path, str | None]:
+    """``PATH`` or ``PATH:KIND``, for published files that no card knows."""
+    path, colon, kind = init.rpartition(":")
+    if colon and kind in KINDS:
+        return Path(path), kind
+    return Path(init), None
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as err:
+        raise UsageError(f"unknown --device {name!r}: use auto, cpu or cuda") from err
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError(
+            "--device cuda was asked for, torch finds no CUDA device: use --device cpu"
+        )
+    return device
+
+
+def _loader(corpus: Corpus, rows: Sequence[Row], config: TrainConfig, model: SamModel) -> Loader:
+    usable = Samples(corpus, rows).rows
+    if not usable:
+        raise CorpusError(
+            f"all {len(rows)} train images of {corpus.root} are outside the view sam-med2d "
+            "(masks under 0.153 % of the image, or images over 2:1): nothing to train on"
+        )
+    images = permute_images(usable, config.seed) if _permuted(config) else None
+    draw = Draw(
+        masks_per_image=config.masks_per_image,
+        seed=config.seed,
+        replacement=config.recipe == "released",
+    )
+    return Loader(
+        Samples(corpus, usable, images=images, cache_bytes=config.cache_bytes),
+        model.preprocessing,
+        batch_images=config.batch_images,
+        draw=draw,
+        workers=config.workers,
+    )
+
+
+def _resume(
+    folder: RunFolder, model: SamModel, optimiser: torch.optim.Optimizer, digest: str
+) -> Progress | None:
+    state = folder.load_state()
+    if state is None:
+        return None
+    progress, tensors = state
+    if progress.base_sha256 != digest:
+        raise ModelError(
+            f"expected the run {folder.path} to continue from weights {progress.base_sha256[:12]}, "
+            f"found {digest[:12]}: the --init file of the run has changed, put it back"
+        )
+    load_training_state(model, optimiser, tensors)
+    return progress
+
+
+def _total_steps(config: TrainConfig, loader: Loader) -> int | None:
+    if config.steps is not None:
+        return config.steps
+    if config.epochs is None and config.minutes is not None:
+        return None
+    return (config.epochs or 12) * loader.batches_per_epoch
+
+
+def _describe(training: Samples, held_out: Samples, model: SamModel, report: Reporter) -> None:
+    if model.spec.name == "vit_tiny":
+        report.note("vit_tiny is a small model for CPU and demonstration, not SAM ViT-B")
+    learning = sum(p.numel() for p in trainable(model).values())
+    total = sum(p.numel() for p in model.parameters())
+    report.note(
+        f"{len(training)} training images with {training.n_masks} masks, {len(held_out)} "
+        f"validation images; {learning / 1e6:.2f} of {total / 1e6:.2f} M parameters learn"
+    )

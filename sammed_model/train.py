@@ -1,0 +1,216 @@
+"""A training run: setup -> fit -> finish, read top to bottom."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+from sammed_data.types import InterruptedRun
+from sammed_model.checkpoint import save_model, save_trained, weight_digest
+from sammed_model.config import TrainConfig
+from sammed_model.optim import trainable, training_state
+from sammed_model.runs import write_json
+from sammed_model.setup import Reporter, Run, Silent, set_up
+from sammed_model.step import StepResult, done_fraction, train_on_batches
+from sammed_model.validate import Validation, validate
+
+_VALIDATIONS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What a finished run left.
+
+    Attributes:
+        folder: of the run.
+        weights: self-contained model file of the best checkpoint.
+        start: validation Dice by mode before training.
+        best: mean Dice of the best checkpoint over the declared modes.
+        best_dice: its Dice by mode.
+        best_step: after how many of the ``steps`` it was.
+        seconds: of training, without validation.
+    """
+
+    folder: Path
+    weights: Path
+    start: dict[str, float]
+    best: float
+    best_dice: dict[str, float]
+    best_step: int
+    steps: int
+    seconds: float
+
+
+def train(
+    corpus_root: Path,
+    config: TrainConfig,
+    *,
+    runs: Path = Path("runs"),
+    resume: Path | None = None,
+    report: Reporter | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Trained:
+    """Train on a corpus and leave a numbered run folder.
+
+    Args:
+        corpus_root: built corpus.
+        config: what to do; a resumed run uses its own.
+        runs: parent of the run folders.
+        resume: folder of an unfinished run to continue.
+        report: who is told.
+        should_stop: asked after each step; True saves the state and raises.
+
+    Raises:
+        InterruptedRun: asked to stop; ``resume`` continues bit for bit on CPU.
+        CorpusError: nothing to train on.
+    """
+    run = set_up(corpus_root, config, runs, resume, report or Silent())
+    _fit(run, should_stop)
+    return _finish(run)
+
+
+# ---------------------------------------------------------------- fit
+
+
+def _fit(run: Run, should_stop: Callable[[], bool]) -> None:
+    """Train until the run is done, validating on the way."""
+    if not run.progress.start:
+        run.progress.start = _validate(run).dice
+    batches = run.loader.batches(run.progress.next_position)
+    try:
+        steps = train_on_batches(
+            run.model,
+            batches,
+            run.config,
+            total_steps=run.total_steps,
+            progress=run.progress,
+            optimiser=run.optimiser,
+        )
+        before = done_fraction(run.config, run.progress, run.total_steps)
+        for result in steps:
+            done = done_fraction(run.config, run.progress, run.total_steps)
+            run.report.step(result, run.progress, done)
+            run.folder.log(step=run.progress.step, **_rounded(result))
+            if _due(run, before, done):
+                _validate(run)
+                _save_state(run)
+            if done < 1 and should_stop():
+                _save_state(run)
+                raise InterruptedRun(
+                    f"stopped after step {run.progress.step}; "
+                    f"continue with `sammed train --resume {run.folder.path}`"
+                )
+            before = done
+    finally:
+        batches.close()
+
+
+def _due(run: Run, before: float, done: float) -> bool:
+    """Whether to validate now: at the end, and every so many steps or quarter of the run."""
+    every = run.config.validate_every
+    if done >= 1:
+        return True
+    if every:
+        return run.progress.step % every == 0
+    return int(before * _VALIDATIONS) < int(done * _VALIDATIONS)
+
+
+def _validate(run: Run) -> Validation:
+    """Score the held-out patients and keep the weights if they are the best so far."""
+    found = validate(
+        run.model, run.held_out, run.config.modes, masks_per_image=run.config.masks_per_image
+    )
+    dice = {mode: round(value, 6) for mode, value in found.dice.items()}
+    run.folder.log(step=run.progress.step, validation=dice, masks=found.n_masks)
+    mean = found.mean(run.config.best)
+    if mean > run.progress.best:
+        run.progress.best, run.progress.best_dice = mean, dice
+        run.progress.best_step = run.progress.step
+        run.folder.save_best(trainable(run.model))
+    run.report.validated(found, run.progress)
+    return found
+
+
+def _save_state(run: Run) -> None:
+    run.folder.save_state(run.progress, training_state(run.model, run.optimiser))
+
+
+def _rounded(result: StepResult) -> dict[str, float]:
+    return {
+        "loss": result.loss,
+        "first": result.first,
+        "last": result.last,
+        "rate": result.rate,
+        "gradient": result.gradient,
+        "images_per_s": round(result.images / max(result.seconds, 1e-9), 2),
+    }
+
+
+# ---------------------------------------------------------------- finish
+
+
+def _finish(run: Run) -> Trained:
+    """Write the best checkpoint as a self-contained model, and the record of the run."""
+    best = run.folder.load_best()
+    with torch.no_grad():
+        for name, parameter in trainable(run.model).items():
+            parameter.copy_(best[name])
+    recipe = "tiny" if run.model.spec.name == "vit_tiny" else f"{run.config.recipe} recipe"
+    save_model(run.model, run.folder.model, recipe=recipe)
+    if run.base["init"] != "random":
+        save_trained(
+            run.model,
+            run.folder.trained,
+            run.base["digest"],
+            base_path=Path(run.base["path"]).resolve(),
+            recipe=recipe,
+        )
+    rows = run.loader.samples.rows
+    write_json(
+        run.folder.record,
+        {
+            "method": run.config.method,
+            "model": run.model.spec.name,
+            "recipe": recipe,
+            "control": run.config.control,
+            "corpus_sha256": run.base["corpus"],
+            "init": run.base["init"],
+            "base_sha256": run.base["digest"],
+            "weights_sha256": weight_digest(run.model),
+            "datasets": sorted({row.dataset for row in rows}),
+            "images": len(rows),
+            "masks": run.loader.samples.n_masks,
+            "steps": run.progress.step,
+            "seconds": round(run.progress.seconds, 2),
+            "start_dice": run.progress.start,
+            "best_dice": run.progress.best_dice,
+            "best_step": run.progress.best_step,
+            "best_modes": list(run.config.best),
+            "code_version": _code_version(),
+            "torch": torch.__version__,
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        },
+    )
+    run.folder.drop_state()
+    return Trained(
+        folder=run.folder.path,
+        weights=run.folder.model,
+        start=run.progress.start,
+        best=run.progress.best,
+        best_dice=run.progress.best_dice,
+        best_step=run.progress.best_step,
+        steps=run.progress.step,
+        seconds=run.progress.seconds,
+    )
+
+
+def _code_version() -> str:
+    try:
+        return version("sammed")
+    except PackageNotFoundError:  # run from a folder that was not installed
+        return "unknown"

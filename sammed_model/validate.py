@@ -1,0 +1,155 @@
+"""Dice of held-out patients by prompt mode, at the native size of the slice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sammed_data.corpus import Row
+from sammed_model import prompts
+from sammed_model.config import CLICKS, ValidationMode
+from sammed_model.dataset import Samples, hash_unit, patient_of
+from sammed_model.passes import upsample
+from sammed_model.prompts import prompt_seed
+from sammed_model.sam import SamModel
+from sammed_model.types import Prompts
+
+_PROTOCOL = "sam-med2d"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validation:
+    """Mean Dice over masks by prompt mode, and over how much."""
+
+    dice: dict[str, float]
+    n_masks: int
+    n_patients: int
+
+    def mean(self, modes: Sequence[str]) -> float:
+        """Mean over some modes: what picks the best checkpoint."""
+        return float(np.mean([self.dice[mode] for mode in modes]))
+
+
+def choose_rows(rows: Sequence[Row], limit: int) -> list[Row]:
+    """The same few images each time: one of each patient first, in hashed order."""
+    turns: dict[str, int] = {}
+    ranked = []
+    for row in sorted(rows, key=lambda r: (hash_unit("validation", r.sample_id), r.sample_id)):
+        turn = turns.get(patient_of(row), 0)
+        turns[patient_of(row)] = turn + 1
+        ranked.append((turn, row))
+    return [row for _, row in sorted(ranked, key=lambda t: t[0])][:limit]
+
+
+def split_off(rows: Sequence[Row], share: float = 0.1) -> tuple[list[Row], list[Row]]:
+    """Hold out some patients by hash: ``(rest, held out)``; of a single patient, nothing is."""
+    patients = sorted({patient_of(r) for r in rows}, key=lambda p: (hash_unit("hold", p), p))
+    held = set(patients[: min(len(patients) - 1, max(1, round(share * len(patients))))])
+    rest = [r for r in rows if patient_of(r) not in held]
+    return rest, [r for r in rows if patient_of(r) in held]
+
+
+@torch.no_grad()
+def validate(
+    model: SamModel, samples: Samples, modes: Sequence[ValidationMode], *, masks_per_image: int
+) -> Validation:
+    """Score every sample; clicks are those of the benchmark's protocol with seed 0.
+
+    Args:
+        model: on its device.
+        samples: held-out rows.
+        modes: prompt modes.
+        masks_per_image: the largest ones are scored, at most so many.
+    """
+    dice: dict[str, list[float]] = {mode: [] for mode in modes}
+    for row in samples.rows:
+        for mode, scores in _score(model, samples, row, modes, masks_per_image).items():
+            dice[mode] += scores
+    return Validation(
+        dice={mode: float(np.mean(scores)) if scores else 0.0 for mode, scores in dice.items()},
+        n_masks=max(map(len, dice.values()), default=0),
+        n_patients=len({patient_of(row) for row in samples.rows}),
+    )
+
+
+def _score(
+    model: SamModel, samples: Samples, row: Row, modes: Sequence[ValidationMode], limit: int
+) -> dict[str, list[float]]:
+    """Dice of some masks of one image, by mode."""
+    device = model.device
+    full, image, _ = samples.pixels(row)
+    image_3SS, frame = samples.prepare(model.preprocessing, row, image)
+    chosen = sorted(samples.masks[row.sample_id], key=lambda m: (-m.area_px, m.index))[:limit]
+    planes = [full.masks[m.index].mask_HW for m in chosen]
+    native_MHW = torch.from_numpy(np.stack([plane for plane in planes if plane is not None]))
+    valid_HW = torch.ones(row.height, row.width, dtype=torch.bool)
+    if full.ignore_HW is not None:
+        valid_HW = torch.from_numpy(~full.ignore_HW)
+    user = _User(
+        truth_MSS=frame.masks_to_model(native_MHW)[:, 0].to(device),
+        valid_SS=frame.masks_to_model(valid_HW[None])[0, 0].to(device),
+        keys=[(row.sample_id, m.index) for m in chosen],
+    )
+    embedding = model.encode(image_3SS[None].to(device))
+    found: dict[str, list[float]] = {}
+    for mode, low_res in user.answers(model, embedding, modes):
+        predicted = (frame.logits_to_slice(low_res.float()) > 0).cpu() & valid_HW
+        found[mode] = _dice(predicted, native_MHW & valid_HW)
+    return found
+
+
+def _dice(predicted_MHW: Tensor, truth_MHW: Tensor) -> list[float]:
+    both = (predicted_MHW & truth_MHW).flatten(1).sum(dim=1)
+    total = predicted_MHW.flatten(1).sum(dim=1) + truth_MHW.flatten(1).sum(dim=1)
+    ones = torch.ones(len(total))
+    return torch.where(total > 0, 2 * both / total.clamp(min=1), ones).tolist()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _User:
+    """Prompts one image's masks and corrects the answers."""
+
+    truth_MSS: Tensor
+    valid_SS: Tensor
+    keys: list[tuple[str, int]]
+
+    def _seeds(self, round: int) -> Tensor:
+        made = [prompt_seed(sample, mask, _PROTOCOL, round, 0) for sample, mask in self.keys]
+        return torch.tensor(made, dtype=torch.int64, device=self.truth_MSS.device)
+
+    def answers(
+        self, model: SamModel, embedding: Tensor, modes: Sequence[ValidationMode]
+    ) -> list[tuple[str, Tensor]]:
+        """``(mode, low-res logits)`` of each mode."""
+        index = torch.zeros(len(self.keys), dtype=torch.int64, device=self.truth_MSS.device)
+        found: list[tuple[str, Tensor]] = []
+        if "bbox" in modes:
+            boxes = prompts.tight_boxes(self.truth_MSS)
+            made = model.decode(embedding, Prompts(image_index_M=index, boxes_M4=boxes))
+            found.append(("bbox", made.best()[0]))
+        wanted = {CLICKS[mode]: mode for mode in modes if mode in CLICKS}
+        points, labels, feedback = [], [], None
+        truth = self.truth_MSS
+        predicted = torch.zeros_like(truth)
+        for round in range(max(wanted, default=0)):
+            xy, label = prompts.error_click(
+                torch.where(self.valid_SS, predicted, truth), truth, self._seeds(round)
+            )
+            points.append(xy)
+            labels.append(label)
+            asked = Prompts(
+                image_index_M=index,
+                points_MN2=torch.stack(points, dim=1),
+                point_labels_MN=torch.stack(labels, dim=1),
+                mask_M1hw=feedback,
+            )
+            low_res = model.decode(embedding, asked).best()[0]
+            feedback = model.feedback(low_res)
+            predicted = upsample(low_res.float(), truth.shape[-1])[:, 0] > 0
+            if round + 1 in wanted:
+                found.append((wanted[round + 1], low_res))
+        return found
