@@ -50,11 +50,16 @@ def read_metadata(path: Path | str) -> dict[str, str]:
         text = (file.metadata() or {}).get(_ENTRY)
     if text is None:
         return {}
-    found: dict[str, str] = json.loads(text)
-    if found.get("format") not in (FULL, TRAINED):
+    try:
+        found: dict[str, str] = json.loads(text)
+        known = found["format"] in (FULL, TRAINED)
+        complete = {"kind", "spec", "preprocessing"} <= found.keys()
+    except (ValueError, TypeError, KeyError, AttributeError) as err:
+        raise ModelError(f"expected sammed's description in {path}, found {text[:80]!r}") from err
+    if not known or not complete:
         raise ModelError(
             f"expected weights of format {FULL} or {TRAINED} in {path}, found "
-            f"{found.get('format')!r}: use the version of sammed that wrote it"
+            f"{found['format']!r} with {', '.join(found)}: use the version of sammed that wrote it"
         )
     return found
 

@@ -389,3 +389,12 @@ def test_weights_of_a_later_version_are_refused(model, tmp_path, monkeypatch):
     save_model(model, tmp_path / "a.safetensors")
     with pytest.raises(ModelError, match="format full-1 or trained-1 .* found 'full-9'"):
         load_model(tmp_path / "a.safetensors")
+
+
+def test_a_description_that_is_not_ours_is_refused(tmp_path):
+    from safetensors.torch import save_file
+
+    for text in ("no json", "[1]", '{"kind": "sam"}', '{"format": "full-1", "kind": "sam"}'):
+        save_file({"x": torch.zeros(2)}, tmp_path / "a.safetensors", metadata={"sammed": text})
+        with pytest.raises(ModelError, match=r"a\.safetensors"):
+            load_model(tmp_path / "a.safetensors")
