@@ -1,0 +1,152 @@
+"""One row of the corpus: pixels, masks, measurements, and where they come from."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from sammed_data import intensity
+from sammed_data.codecs import encode_image, encode_mask
+from sammed_data.corpus import SCHEMA_VERSION
+from sammed_data.masks import Part
+from sammed_data.plan import BuildOptions, DatasetPlan, ShardPlan
+from sammed_data.privacy import Pseudonyms
+from sammed_data.shards import row_digest
+from sammed_data.slices import Slice, cut
+from sammed_data.sources import case_paths
+from sammed_data.splits import cluster_unit, group_key
+from sammed_data.types import Case, LabelVolume, Volume
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardTask:
+    """All a worker needs to write one shard into ``staging``."""
+
+    shard: ShardPlan
+    dataset: DatasetPlan
+    options: BuildOptions
+    staging: Path
+    strict: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadCase:
+    """A case in memory, past the rules for cases."""
+
+    case: Case
+    volume: Volume
+    labels: LabelVolume
+    stats: intensity.Statistics
+    sources: list[dict[str, str]]
+
+
+class RowMaker:
+    """Makes the rows of one case; what all its slices share is computed once."""
+
+    def __init__(self, ready: ReadCase, task: ShardTask, names: Pseudonyms) -> None:
+        self._ready, self._task = ready, task
+        entry, case, volume = task.dataset.entry, ready.case, ready.volume
+        context = intensity.Context(
+            modality=entry.modality, window=entry.window, bits=volume.bits, wish=entry.intensity
+        )
+        self._intensity = intensity.choose(task.options.intensity, context, ready.stats)
+        grey = volume.array.ndim == 3
+        deep = task.options.depth == 16 and volume.bits > 8 and grey
+        self._depth = intensity.depth16(volume.array, ready.stats) if deep else None
+        self._case_id = names.case(case.case_id)
+        self._meanings = {raw: asdict(m) for raw, m in task.dataset.meanings.items()}
+        self._label_sources = {
+            str(path): i for i, (_, path) in enumerate(case_paths(case)) if i > 0
+        }
+        self._shared = {
+            "schema_version": SCHEMA_VERSION,
+            "annotated_structures": sorted({m.structure for m in task.dataset.meanings.values()}),
+            "dataset": entry.id,
+            "role": entry.role,
+            "modality": entry.modality,
+            "sequence": case.sequence or entry.sequence,
+            "case_id": self._case_id,
+            "patient_id": names.patient(group_key(case)),
+            "cluster": cluster_unit(entry, case),
+            "split": task.shard.split,
+            "volume_shape": [int(n) for n in volume.array.shape[:3]],
+            "license": entry.license,
+            "sources": ready.sources,
+            "catalog_version": entry.version,
+        }
+
+    def row(self, where: Slice, parts: list[Part]) -> dict[str, Any]:
+        """One row: pixels, masks and where they come from."""
+        options, labels = self._task.options, self._ready.labels
+        values = cut(self._ready.volume.array, where.axis, where.index, options.orientation)
+        image = self._intensity.to_uint8(values)
+        deep = self._depth.store(values) if self._depth else None
+        ignore = None
+        if labels.ignore_ZYX is not None:
+            ignore = cut(labels.ignore_ZYX, where.axis, where.index, options.orientation)
+        name = f"{self._shared['dataset']}--{self._case_id}--{where.axis}--{where.index:04d}"
+        spacing = where.spacing_yx_mm or (None, None)
+        row = self._shared | {
+            "sample_id": name,
+            "image": {"bytes": encode_image(image), "path": None},
+            "image_u16": None if deep is None else {"bytes": encode_image(deep), "path": None},
+            "masks": [self._mask(part) for part in parts],
+            "ignore": None if ignore is None else {"bytes": encode_mask(ignore), "path": None},
+            "axis": where.axis,
+            "orientation": "native" if where.axis == "native" else options.orientation,
+            "slice_index": where.index,
+            "slice_position_mm": where.position_mm,
+            "spacing_slice_mm": where.spacing_mm,
+            "height": int(image.shape[0]),
+            "width": int(image.shape[1]),
+            "spacing_y_mm": spacing[0],
+            "spacing_x_mm": spacing[1],
+            "intensity": self._record(values),
+        }
+        pixels: list[NDArray[Any]] = [image, *([] if deep is None else [deep])]
+        planes = itertools.chain((p.mask_HW for p in parts), [] if ignore is None else [ignore])
+        row["content_sha256"] = row_digest(row, pixels, planes)
+        return row
+
+    def _record(self, values: NDArray[Any]) -> dict[str, Any]:
+        low, high = self._intensity.bounds(values)
+        stats = self._ready.stats
+        return {
+            "policy": self._intensity.policy,
+            "low": low,
+            "high": high,
+            "volume_min": stats.minimum,
+            "volume_max": stats.maximum,
+            "volume_p0_5": stats.p0_5,
+            "volume_p99_5": stats.p99_5,
+            "u16_slope": self._depth.slope if self._depth else None,
+            "u16_intercept": self._depth.intercept if self._depth else None,
+        }
+
+    def _mask(self, part: Part) -> dict[str, Any]:
+        labels = self._task.dataset.entry.labels
+        return self._meanings[part.raw] | {
+            "label": labels.get(part.raw, part.raw),
+            "instance": part.instance,
+            "annotator": part.annotator,
+            "n_components": part.n_components,
+            "raw_value": part.raw,
+            "source_index": self._source_index(part),
+            "area_px": part.area_px,
+            "box_xyxy": list(part.box_xyxy),
+            "touches_border": part.touches_border,
+            "mask": {"bytes": encode_mask(part.mask_HW), "path": None},
+        }
+
+    def _source_index(self, part: Part) -> int | None:
+        """Position in ``sources``; None where layers and label files do not correspond."""
+        files = self._ready.case.labels
+        if len(self._label_sources) == 1:
+            return 1
+        if len(files) != len(self._ready.labels.layers):
+            return None
+        return self._label_sources[str(files[part.layer].path)]
