@@ -41,7 +41,7 @@ def test_every_entry_has_a_hand_written_patient_key():
 def test_labels_and_unions_are_structures_of_the_ontology(entry_id):
     entry = ENTRIES[entry_id]
     for name in (*entry.labels.values(), *entry.unions):
-        assert ONTOLOGY.resolve(name).kind != ""
+        assert ONTOLOGY.resolve(name).kind != "ignore"
 
 
 @pytest.mark.parametrize("entry_id", sorted(ENTRIES))
