@@ -41,7 +41,14 @@ def image_is_label(volume: Volume, labels: LabelVolume) -> str | None:
     return "expected an image, found the mask itself (two values, equal to the label)"
 
 
-def covers_image(part: Part) -> str | None:
+def no_structure(part: Part, kind: str) -> str | None:
+    """A label the ontology marks as no structure (background, unknown, above the retina)."""
+    if kind != "ignore":
+        return None
+    return "expected a structure, found a label whose kind in the ontology is `ignore`"
+
+
+def covers_image(part: Part, kind: str) -> str | None:
     """A mask of every pixel marks nothing; mostly an inverted or filled file."""
     if part.area_px < part.shape_hw[0] * part.shape_hw[1]:
         return None
@@ -53,7 +60,10 @@ CASE_RULES: dict[str, Callable[[Volume, LabelVolume], str | None]] = {
     "constant-image": constant_image,
     "image-is-label": image_is_label,
 }
-MASK_RULES: dict[str, Callable[[Part], str | None]] = {"covers-image": covers_image}
+MASK_RULES: dict[str, Callable[[Part, str], str | None]] = {
+    "no-structure": no_structure,
+    "covers-image": covers_image,
+}
 
 # Every rule a rejection can name, with its level and meaning.
 RULES: dict[str, tuple[str, str]] = {

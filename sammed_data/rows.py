@@ -64,7 +64,9 @@ class RowMaker:
         }
         self._shared = {
             "schema_version": SCHEMA_VERSION,
-            "annotated_structures": sorted({m.structure for m in task.dataset.meanings.values()}),
+            "annotated_structures": sorted(
+                {m.structure for m in task.dataset.meanings.values() if m.kind != "ignore"}
+            ),
             "dataset": entry.id,
             "role": entry.role,
             "modality": entry.modality,

@@ -222,7 +222,7 @@ def _rows(
                 yield reject("mask", "small-part", count, where, label=raw)
             kept: list[Part] = []
             for part in found.parts:
-                broken = _broken_rule(part)
+                broken = _broken_rule(part, task.dataset.meanings[part.raw].kind)
                 if broken is None:
                     kept.append(part)
                 else:
@@ -233,9 +233,9 @@ def _rows(
                 yield reject("image", "no-mask-left", 1, where)
 
 
-def _broken_rule(part: Part) -> tuple[str, str] | None:
+def _broken_rule(part: Part, kind: str) -> tuple[str, str] | None:
     for name, rule in MASK_RULES.items():
-        reason = rule(part)
+        reason = rule(part, kind)
         if reason is not None:
             return name, reason
     return None

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from sammed_data.curate import covers_image
+from sammed_data.curate import covers_image, no_structure
 from sammed_data.masks import Plan, plane_masks
 from sammed_data.types import LabelLayer
 
@@ -75,7 +75,15 @@ def test_unions_do_not_mix_observers():
 def test_a_mask_of_every_pixel_is_no_object():
     plane = np.ones((5, 9), np.uint8)
     (part,) = plane_masks([plane], [_layer(plane)], _plan()).parts
-    assert "all 45 pixels" in (covers_image(part) or "")
+    assert "all 45 pixels" in (covers_image(part, "organ") or "")
+
+
+def test_background_and_unknown_are_no_structures():
+    plane = np.zeros((5, 9), np.uint8)
+    plane[1:4, 2:6] = 1
+    (part,) = plane_masks([plane], [_layer(plane)], _plan()).parts
+    assert no_structure(part, "ignore")
+    assert no_structure(part, "organ") is None
 
 
 @settings(max_examples=60, deadline=None)
