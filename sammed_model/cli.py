@@ -53,7 +53,9 @@ def train(
     ] = None,
     batch: Annotated[int, typer.Option(help="Images per batch.")] = 4,
     masks_per_image: Annotated[int, typer.Option(help="Masks drawn per image.")] = 5,
-    passes: Annotated[int, typer.Option(help="Prompt passes per batch (paper: 1 + 8).")] = 9,
+    passes: Annotated[
+        int | None, typer.Option(help="Prompts a batch.", show_default="9 (paper), vit_tiny 4")
+    ] = None,
     lr: Annotated[
         float | None, typer.Option(help="Learning rate.", show_default="5e-4 tiny, 1e-4 else")
     ] = None,
@@ -91,7 +93,7 @@ def train(
         "minutes": minutes,
         "batch_images": batch,
         "masks_per_image": masks_per_image,
-        "passes": passes,
+        "passes": (4 if tiny else 9) if passes is None else passes,
         "lr": (5e-4 if tiny else 1e-4) if lr is None else lr,
         "schedule": schedule,
         "seed": seed,

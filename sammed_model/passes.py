@@ -17,13 +17,14 @@ from torch.nn import functional
 
 from sammed_model import prompts
 from sammed_model.config import Recipe
-from sammed_model.dataset import Batch
+from sammed_model.dataset import Batch, hash_unit
 from sammed_model.sam import SamModel
 from sammed_model.types import Prompts
 
 CLICK_COUNTS = (1, 3, 5, 9)
+_MANY = 4
 # Streams of the draws of one mask; pass p uses _FIRST_CLICKS + p.
-_COIN, _CORNERS, _POINT, _COUNT, _ALONE, _FIRST_CLICKS = 1, 2, 3, 4, 5, 16
+_COIN, _CORNERS, _POINT, _COUNT, _FIRST_CLICKS = 1, 2, 3, 4, 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,12 +70,12 @@ class Session:
         return prompts.uniform(prompts.derive_seeds(seeds, stream), 1)[:, 0]
 
     def _passes_alone(self) -> set[int]:
-        """Passes with the mask prompt alone: the last, and one after the first clicks."""
+        """Passes with the mask prompt alone: the last, and one more if there are many."""
         last = self.passes - 1
-        if last < 2:
-            return set()
-        seed = prompts.derive_seeds(self.batch.seeds_M[:1], _ALONE)
-        return {last, 2 + int(prompts.uniform(seed, 1).item() * (last - 2))}
+        if last < _MANY:
+            return {last} if last > 1 else set()
+        # Drawn for the step, not from its masks: parts of one step must agree.
+        return {last, 2 + int(hash_unit("alone", *self.batch.position) * (last - 2))}
 
     def _on_device(self, index: Tensor) -> Tensor:
         return index.to(self.batch.masks_M1SS.device)
