@@ -1,4 +1,4 @@
-"""A whole benchmark: choose images and models, score them, leave rows and a record of conditions."""
+"""A whole benchmark: choose images and models, score them, leave rows and their conditions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
@@ -97,7 +97,7 @@ class BenchResult:
     outcomes: tuple[Outcome, ...]
     images: int
     masks: int
-    notes: tuple[str, ...] = field(default_factory=tuple)
+    notes: tuple[str, ...] = ()
 
     @property
     def failed(self) -> int:
@@ -180,7 +180,8 @@ def bench(
             samples=samples,
             progress=report.advance,
         )
-        seconds[model.facts.name] = round(time.perf_counter() - began, 2)
+        if outcome.computed:
+            seconds[model.facts.name] = round(time.perf_counter() - began, 2)
         outcomes.append(outcome)
         _drop_stale(folder, outcome)
         if outcome.failed:
@@ -314,6 +315,7 @@ def _record(
     path = folder / RECORD
     old = json.loads(path.read_text(encoding="utf-8")).get("models", []) if path.is_file() else []
     names = [m.facts.name for m in models]
+    before = {entry["name"]: entry["seconds"] for entry in old}
     entries = [
         {
             "name": m.facts.name,
@@ -322,7 +324,7 @@ def _record(
             "weights_sha256": m.facts.weights_sha256,
             "source": m.facts.source,
             "failed": outcome.failed,
-            "seconds": seconds[m.facts.name],
+            "seconds": seconds.get(m.facts.name, before.get(m.facts.name)),
         }
         for m, outcome in zip(models, outcomes, strict=True)
     ]

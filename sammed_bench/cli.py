@@ -17,7 +17,7 @@ _EXAMPLES = """Score models by organ, modality and prompt mode, beside trivial b
 \b
 Examples:
   sammed bench --prompts 1pt,bbox,5pt
-  sammed bench --model sam=sam_vit_b_01ec64.pth:sam --model sam-med2d=runs/002-sam-med2d/model.safetensors
+  sammed bench --model sam=sam_vit_b_01ec64.pth:sam --model ft-sam=runs/001-ft-sam/model.safetensors
   sammed bench --model sam-med2d --model mine=package.module:factory --prompts bbox,mask --limit 50
 """
 
@@ -54,14 +54,12 @@ def _bench(
     limit: Annotated[int | None, typer.Option(help="Only the first so many images.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> None:
-    from rich.console import Console
-
     from sammed_bench.protocols import parse_modes
 
     modes = parse_modes(prompts)
     from sammed_bench.bench import BenchConfig, bench
     from sammed_bench.choose import choose
-    from sammed_bench.console import Shown
+    from sammed_bench.console import Shown, console
     from sammed_bench.report import headline, write_report
     from sammed_data.corpus import Corpus
 
@@ -76,12 +74,12 @@ def _bench(
     )
     Corpus(corpus)  # a missing corpus is said before models are looked for
     wanted = choose(model or [], runs)
-    console = Console()
-    with Shown(console, quiet=quiet) as shown:
+    screen = console()
+    with Shown(screen, quiet=quiet) as shown:
         result = bench(corpus, wanted, config, out=out, report=shown)
     report = write_report(result.out)
-    _show(console, headline(report))
-    console.print(
+    _show(screen, headline(report))
+    screen.print(
         f"rows {result.out / 'scores'}   report {result.out / 'report' / 'report.html'}",
         highlight=False,
     )
@@ -91,19 +89,18 @@ def _report(
     results: Annotated[Path, typer.Argument(help="Results folder of `sammed bench`.")],
 ) -> None:
     """Make the report again from the score rows of a results folder."""
-    from rich.console import Console
-
+    from sammed_bench.console import console
     from sammed_bench.report import headline, write_report
 
     report = write_report(results)
-    console = Console()
-    _show(console, headline(report))
-    console.print(f"report {results / 'report' / 'report.html'}", highlight=False)
+    screen = console()
+    _show(screen, headline(report))
+    screen.print(f"report {results / 'report' / 'report.html'}", highlight=False)
 
 
-def _show(console: Console, tables: list[Table]) -> None:
+def _show(screen: Console, tables: list[Table]) -> None:
     from sammed_bench.console import terminal_table
 
     for table in tables:
         if table.rows:
-            console.print(terminal_table(table))
+            screen.print(terminal_table(table))

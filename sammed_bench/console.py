@@ -5,11 +5,20 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table as RichTable
 
 from sammed_bench.tables import Table, cell
+
+_PLAIN_WIDTH = 150
+
+
+def console() -> Console:
+    """Standard output; wide where it is a file or a pipe, so that no table is folded."""
+    plain = Console()
+    return plain if plain.is_terminal else Console(width=max(plain.width, _PLAIN_WIDTH))
 
 
 class Shown:
@@ -54,10 +63,19 @@ class Shown:
 
 def terminal_table(table: Table) -> RichTable:
     """A table of this room as one of rich's; numbers in per cent, to the right."""
-    shown = RichTable(title=f"{table.title} (per cent)", title_justify="left", caption=table.note)
+    shown = RichTable(
+        title=f"{table.title} (per cent)",
+        title_justify="left",
+        caption=table.note or None,
+        caption_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
     for column in table.columns:
         number = any(isinstance(row.get(column), int | float) for row in table.rows)
-        shown.add_column(column, justify="right" if number else "left", overflow="fold")
+        shown.add_column(
+            column.replace("_", " "), justify="right" if number else "left", overflow="fold"
+        )
     for row in table.rows:
         shown.add_row(*(cell(column, row.get(column)) for column in table.columns))
     return shown

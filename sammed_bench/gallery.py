@@ -78,7 +78,8 @@ def _chosen(rows: pd.DataFrame, modes: Sequence[str]) -> Iterator[tuple[str, dic
             continue
         places = {"worst": 0, "median": len(ordered) // 2, "best": len(ordered) - 1}
         for rank, place in places.items():
-            yield rank, ordered.iloc[place].to_dict()
+            row = ordered.iloc[place]
+            yield rank, {str(name): row[name] for name in ordered.columns}
 
 
 def _draw(

@@ -56,7 +56,7 @@ def _count(mask_MHW: Tensor) -> Tensor:
 
 
 def _ratio(part: Tensor, whole: Tensor) -> Tensor:
-    """part / whole in float64, 1 where both are empty."""
+    """The share part / whole in float64, 1 where both are empty."""
     share = part.double() / whole.clamp(min=1).double()
     return torch.where(whole > 0, share, torch.ones_like(share))
 

@@ -67,7 +67,9 @@ class SamBench:
         asked = [self._asked(p, frame) for p, frame in zip(prompts, state.frames, strict=True)]
         index = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
         together = {
-            key: torch.cat([part[key] for part in asked]) for key in asked[0] if asked[0][key] is not None
+            key: torch.cat([part[key] for part in asked])
+            for key in asked[0]
+            if asked[0][key] is not None
         }
         output = self.model.decode(
             state.embedding_BChw, Prompts(image_index_M=index.to(self.model.device), **together)
@@ -75,7 +77,7 @@ class SamBench:
         low_res_M1hw = output.best()[0].float()
         return [
             Prediction(logits_MHW=frame.logits_to_slice(low), memory=low)
-            for low, frame in zip(low_res_M1hw.split(counts), state.frames, strict=True)
+            for low, frame in zip(torch.split(low_res_M1hw, counts), state.frames, strict=True)
         ]
 
     def _asked(self, prompts: ImagePrompts, frame: Frame) -> dict[str, Any]:
@@ -174,7 +176,8 @@ def from_factory(name: str, target: str) -> Model:
 def renamed(model: Any, name: str) -> Model:
     """The same model under another label."""
     model.facts = replace(model.facts, name=name)
-    return model
+    found: Model = model
+    return found
 
 
 # Models without a file. Weight files are given as LABEL=PATH and need no line here.

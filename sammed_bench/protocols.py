@@ -3,7 +3,8 @@
 ``sam-med2d`` as released: prompts are found on a 256 x 256 grid (both sides under 256: padded in
 the middle, else stretched by OpenCV's nearest rule) and handed over in slice pixels.
 
-* ``bbox``: the tight box of the largest 8-connected part, one pass.
+* ``bbox``: the tight box of the largest 8-connected part, one pass; edges of grid pixels are
+  brought to the slice and out to whole pixels.
 * ``1pt``, ``3pt``, ``5pt``: rounds 1, 3 and 5 of one dialogue. First a uniform pixel of the object,
   then each round one uniform pixel of the error of the model's last answer (label 1 where it
   missed, 0 where it went too far, -1 void when there is no error). Clicks accumulate and every
@@ -146,12 +147,18 @@ class Target:
 def boxes(protocol: Protocol, target: Target) -> Tensor:
     """(M, 4) half-open boxes in slice pixels."""
     grid = prompts.tight_boxes(target.grid_MSS, protocol.largest_component)
-    found = target.frame.boxes_to_slice(grid)
+    found = _outwards(target.frame.boxes_to_slice(grid.double()))
     thin = ~target.grid_MSS.flatten(1).any(dim=1)
     if bool(thin.any()):
         native = prompts.tight_boxes(target.truth_MHW[thin], protocol.largest_component)
         found[thin] = native.to(found.dtype)
     return found
+
+
+def _outwards(boxes_M4: Tensor) -> Tensor:
+    """To whole pixels; what is whole but for rounding stays."""
+    low, high = (boxes_M4[:, :2] + 1e-6).floor(), (boxes_M4[:, 2:] - 1e-6).ceil()
+    return torch.cat([low, high], dim=1).float()
 
 
 def coarse_masks(protocol: Protocol, target: Target) -> Tensor:
@@ -190,9 +197,7 @@ def next_clicks(
         seed: of the run.
     """
     predicted = target.frame.masks_to_model(predicted_MHW & target.valid_HW)[:, 0]
-    xy, label = prompts.error_click(
-        predicted, target.grid_MSS, target.seeds(protocol, round, seed)
-    )
+    xy, label = prompts.error_click(predicted, target.grid_MSS, target.seeds(protocol, round, seed))
     return to_pixels(target.frame, xy), label
 
 

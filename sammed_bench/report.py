@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -163,13 +163,32 @@ def _charts(report: Report) -> list[dict[str, str]]:
     return charts
 
 
-def headline(report: Report, view: str = "all") -> list[Table]:
-    """What the terminal shows: overall, comparisons, by organ and modality."""
-    overall = tables.with_interval(report.overall)
-    rows = [row for row in overall.rows]
-    kept = tuple(c for c in overall.columns if c not in ("iou", "datasets"))
-    short = Table(name="overall", title="Overall", columns=kept, rows=rows)
+def headline(report: Report) -> list[Table]:
+    """What the terminal shows: strata first, then comparisons, the overall tables last.
+
+    The view ``sam-med2d`` is shown where it leaves something out.
+    """
     by_name = {table.name: table for table in report.reading}
-    comparisons = tables.with_interval(next(t for t in report.long if t.name == "comparisons"))
-    wide: Sequence[Table] = [by_name[f"{name}-{view}"] for name in ("organ", "modality", "group")]
-    return [*wide, comparisons, short]
+    wide: Sequence[Table] = [by_name[f"{name}-all"] for name in ("modality", "group", "organ")]
+    comparisons = next(t for t in report.long if t.name == "comparisons")
+    return [*wide, tables.with_interval(comparisons), *_overall_by_view(report)]
+
+
+def _overall_by_view(report: Report) -> list[Table]:
+    """The overall table cut by set and view."""
+    overall = tables.with_interval(report.overall)
+    hidden = {"set", "view"}
+    if all(row["datasets"] in (None, 1) for row in overall.rows):
+        hidden |= {"dice_over_datasets", "datasets"}
+    columns = tuple(c for c in overall.columns if c not in hidden)
+    cuts = dict.fromkeys((row["set"], row["view"]) for row in overall.rows)
+    found: list[Table] = []
+    for set_name, view in cuts:
+        rows = [r for r in overall.rows if (r["set"], r["view"]) == (set_name, view)]
+        title = f"Overall, {set_name}, view {view}"
+        before = found[-1].rows if found else []
+        if view != "all" and [r["masks"] for r in rows] == [r["masks"] for r in before]:
+            found[-1] = replace(found[-1], title=f"Overall, {set_name}, both views")
+            continue
+        found.append(Table(name="overall", title=title, columns=columns, rows=rows))
+    return found

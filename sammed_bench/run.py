@@ -149,7 +149,7 @@ def bench_corpus(
         UsageError: ``out`` cannot be written.
     """
     samples = samples or reader(corpus, conditions)
-    work = [row for row in samples.rows]
+    work = samples.rows
     paths: list[Path] = []
     counts = {"computed": 0, "reused": 0, "failed": 0}
     first_error = ""
@@ -168,9 +168,7 @@ def bench_corpus(
         failed = [row for row in made if row["status"] == "failed"]
         counts["failed"] += len(failed)
         first_error = first_error or (failed[0]["error"] if failed else "")
-    return Outcome(
-        model=model.facts.name, parts=tuple(paths), first_error=first_error, **counts
-    )
+    return Outcome(model=model.facts.name, parts=tuple(paths), first_error=first_error, **counts)
 
 
 def reader(corpus: Corpus, conditions: Conditions) -> Samples:
@@ -200,7 +198,8 @@ def _write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 def _failures(path: Path) -> list[dict[str, Any]]:
     import pyarrow.parquet as pq
 
-    return pq.ParquetFile(path).read(columns=["status", "error"]).to_pylist()
+    found: list[dict[str, Any]] = pq.ParquetFile(path).read(columns=["status", "error"]).to_pylist()
+    return found
 
 
 def _score_chunk(

@@ -136,6 +136,7 @@ def read_scores(results: Path, columns: Sequence[str] | None = None) -> pd.DataF
     """All score rows of a results folder, ordered by model, sample, mask and mode."""
     wanted = list(columns) if columns else None
     tables = [pq.ParquetFile(path).read(columns=wanted) for path in parts(results)]
-    frame = pa.concat_tables(tables).to_pandas()
+    frame: pd.DataFrame = pa.concat_tables(tables).to_pandas()
     keys = [name for name in ("model", *ORDER) if name in frame.columns]
-    return frame.sort_values(keys, kind="stable").reset_index(drop=True)
+    ordered: pd.DataFrame = frame.sort_values(keys, kind="stable").reset_index(drop=True)
+    return ordered

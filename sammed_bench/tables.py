@@ -8,15 +8,20 @@ mean over the best trivial baseline of the same stratum and mode. View ``all`` s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sammed_bench.statistics import cluster_interval, paired, patients
 from sammed_data.types import UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+Indices: TypeAlias = NDArray[np.intp]
 
 VIEW_NAMES = ("all", "sam-med2d")
 CONTROL_SUFFIX = "-permuted"
@@ -61,6 +66,7 @@ STRATA: dict[str, tuple[str, str | None]] = {
     "structure": ("By structure", "structure"),
     "size": ("By object size (share of the image)", "size"),
 }
+_VALUES = ("dice", "iou", "scored", "failed", "patient", "dataset_number", "kind", "recipe")
 _SUMMARY = (
     "masks",
     "patients",
@@ -81,7 +87,11 @@ def prepare(rows: pd.DataFrame) -> pd.DataFrame:
     """Score rows with the strata that tables group by."""
     made = rows.copy()
     lesion = made["kind_of_structure"] == "lesion"
-    made["patient"] = patients(made)
+    # Numbers instead of names: grouping and resampling them is many times faster.
+    made["patient"] = patients(made).factorize()[0]
+    made["dataset_number"] = made["dataset"].factorize()[0]
+    made["scored"] = made["status"] != "unsupported"
+    made["failed"] = made["status"] == "failed"
     made["set"] = made["split"]
     group = made["group"].where(made["group"].isin(GROUPS), "other")
     made["anatomy"] = group.where(~lesion, "lesion")
@@ -102,7 +112,7 @@ def in_view(rows: pd.DataFrame, view: str) -> pd.DataFrame:
 
 def model_order(rows: pd.DataFrame, given: Sequence[str] = ()) -> list[str]:
     """Labels: those given first, trivial baselines last."""
-    kinds = rows.drop_duplicates("model").set_index("model")["kind"].to_dict()
+    kinds = _kinds(rows)
     return sorted(
         kinds,
         key=lambda m: (
@@ -111,6 +121,12 @@ def model_order(rows: pd.DataFrame, given: Sequence[str] = ()) -> list[str]:
             m,
         ),
     )
+
+
+def _kinds(rows: pd.DataFrame) -> dict[str, str]:
+    """Label -> kind."""
+    first = rows.drop_duplicates("model")
+    return dict(zip(first["model"].astype(str), first["kind"].astype(str), strict=True))
 
 
 def mode_order(rows: pd.DataFrame) -> list[str]:
@@ -128,77 +144,89 @@ def long_table(rows: pd.DataFrame, name: str, models: Sequence[str] = ()) -> Tab
         models: order of the labels.
     """
     title, column = STRATA[name]
+    labels, modes = model_order(rows, models), mode_order(rows)
     lines: list[dict[str, Any]] = []
     for view in VIEW_NAMES:
-        for (set_name, stratum), part in _strata(in_view(rows, view), column):
+        kept = in_view(rows, view)
+        values = {c: kept[c].to_numpy() for c in _VALUES}
+        for (set_name, stratum), groups in _strata(kept, column):
             where = {"set": set_name, "view": view}
             if column is not None:
                 where[name] = stratum
-            lines += [where | line for line in _lines(part, f"{view} {set_name} {stratum}", models)]
+            key = f"{view} {set_name} {stratum}"
+            lines += [where | line for line in _lines(values, groups, modes, labels, key)]
     head = ("set", "view", *(() if column is None else (name,)), "mode", "model")
     return Table(name=name, title=title, columns=(*head, *_SUMMARY), rows=lines)
 
 
 def _strata(
     rows: pd.DataFrame, column: str | None
-) -> Iterator[tuple[tuple[str, str], pd.DataFrame]]:
-    """``((set, stratum), rows)`` in order; sizes from small to large, groups as in GROUPS."""
+) -> Iterator[tuple[tuple[str, str], dict[tuple[str, str], Indices]]]:
+    """``((set, stratum), {(mode, model): row numbers})`` in order.
+
+    Sizes go from small to large, groups as in GROUPS, held-out sets last.
+    """
+    keys = ["set", *([] if column is None else [column]), "mode", "model"]
+    found: dict[tuple[str, str], dict[tuple[str, str], Indices]] = {}
+    indices: Any = rows.groupby(keys, sort=False).indices  # keys are tuples; pandas-stubs: Hashable
+    for key, index in indices.items():
+        set_name, *stratum, mode, model = (str(part) for part in key)
+        found.setdefault((set_name, "".join(stratum)), {})[mode, model] = index
     order = {name: i for i, name in enumerate((*GROUPS, *(name for _, name in SIZE_BINS)))}
-    for set_name in sorted(rows["set"].unique(), key=lambda s: (s == "held_out", s)):
-        part = rows[rows["set"] == set_name]
-        if column is None:
-            yield (str(set_name), ""), part
-            continue
-        for stratum in sorted(part[column].unique(), key=lambda s: (order.get(s, -1), s)):
-            yield (str(set_name), str(stratum)), part[part[column] == stratum]
+    for where in sorted(found, key=lambda w: (w[0] == "held_out", w[0], order.get(w[1], -1), w[1])):
+        yield where, found[where]
 
 
-def _lines(part: pd.DataFrame, key: str, models: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _lines(
+    values: Mapping[str, NDArray[Any]],
+    groups: Mapping[tuple[str, str], Indices],
+    modes: Sequence[str],
+    labels: Sequence[str],
+    key: str,
+) -> Iterator[dict[str, Any]]:
     """A summary of each mode and model of one stratum."""
-    by_mode = dict(tuple(part.groupby("mode", sort=False)))
-    labels = model_order(part, models)
-    for mode in mode_order(part):
-        by_model = dict(tuple(by_mode[mode].groupby("model", sort=False)))
-        best = _best_trivial(by_mode[mode])
-        for model in labels:
-            if model in by_model:
-                found = _summary(by_model[model], f"{key} {mode} {model}", best)
-                if found is not None:
-                    yield {"mode": mode, "model": model} | found
+    for mode in modes:
+        chosen = {
+            model: {name: column[groups[mode, model]] for name, column in values.items()}
+            for model in labels
+            if (mode, model) in groups
+        }
+        trivial = [
+            float(part["dice"][part["scored"]].mean())
+            for part in chosen.values()
+            if part["kind"][0] == TRIVIAL and part["scored"].any()
+        ]
+        for model, part in chosen.items():
+            found = _summary(part, f"{key} {mode} {model}", max(trivial, default=None))
+            if found is not None:
+                yield {"mode": mode, "model": model} | found
 
 
-def _best_trivial(rows: pd.DataFrame) -> float | None:
-    """Highest mean Dice of a trivial baseline that applies."""
-    applied = rows[(rows["kind"] == TRIVIAL) & (rows["status"] != "unsupported")]
-    if applied.empty:
-        return None
-    return float(applied.groupby("model")["dice"].mean().max())
-
-
-def _summary(rows: pd.DataFrame, key: str, best: float | None) -> dict[str, Any] | None:
+def _summary(
+    part: Mapping[str, NDArray[Any]], key: str, best: float | None
+) -> dict[str, Any] | None:
     """Counts and means of one model; None for a baseline that does not apply."""
-    scored = rows[rows["status"] != "unsupported"]
-    counts = {"masks": len(rows), "patients": int(rows["patient"].nunique())}
-    recipe = str(rows["recipe"].iloc[0])
-    if scored.empty:
-        if rows["kind"].iloc[0] == TRIVIAL:
+    scored = part["scored"]
+    counts = {"masks": len(scored), "patients": len(np.unique(part["patient"]))}
+    if not scored.any():
+        if part["kind"][0] == TRIVIAL:
             return None
         return dict.fromkeys(_SUMMARY) | counts | {"failed": 0, "recipe": "not supported"}
-    interval = cluster_interval(
-        scored["dice"].to_numpy(float), scored["patient"].to_numpy(), key=key
-    )
-    over_datasets = scored.groupby("dataset")["dice"].mean()
+    dice = part["dice"][scored]
+    interval = cluster_interval(dice, part["patient"][scored], key=key)
+    inverse = np.unique(part["dataset_number"][scored], return_inverse=True)[1]
+    over_datasets = np.bincount(inverse, weights=dice) / np.bincount(inverse)
     return counts | {
-        "failed": int((scored["status"] == "failed").sum()),
+        "failed": int(part["failed"].sum()),
         "dice": interval.mean,
         "low": interval.low,
         "high": interval.high,
-        "median": float(scored["dice"].median()),
-        "iou": float(scored["iou"].mean()),
+        "median": float(np.median(dice)),
+        "iou": float(part["iou"][scored].mean()),
         "gain": None if best is None else interval.mean - best,
         "dice_over_datasets": float(over_datasets.mean()),
         "datasets": len(over_datasets),
-        "recipe": recipe,
+        "recipe": str(part["recipe"][0]),
     }
 
 
@@ -263,7 +291,7 @@ def comparison_table(rows: pd.DataFrame, models: Sequence[str] = ()) -> Table:
 
 
 def _pairs(rows: pd.DataFrame, labels: Sequence[str]) -> Iterator[tuple[str, str, str]]:
-    kinds = rows.drop_duplicates("model").set_index("model")["kind"].to_dict()
+    kinds = _kinds(rows)
     trivial = rows[rows["kind"] == TRIVIAL].groupby("model")["dice"].mean()
     starts = [m for m in labels if kinds[m] == "sam"][:1]
     for model in labels:
@@ -298,7 +326,6 @@ def all_tables(rows: pd.DataFrame, models: Sequence[str] = ()) -> list[Table]:
 
 # ---------------------------------------------------------------- text
 
-_SHARES = {"dice", "low", "high", "median", "iou", "gain", "dice_over_datasets", "difference"}
 _SIGNED = {"gain", "difference"}
 
 
@@ -309,8 +336,9 @@ def cell(column: str, value: Any) -> str:
     if isinstance(value, float):
         if column == "effect":
             return f"{value:+.2f}"
-        signed = column in _SIGNED
-        return f"{100 * value:+.1f}" if signed else f"{100 * value:.1f}"
+        # Adding 0.0 turns -0.0 into 0.0.
+        rounded = round(100 * value, 1) + 0.0
+        return f"{rounded:+.1f}" if column in _SIGNED else f"{rounded:.1f}"
     return str(value)
 
 
@@ -363,6 +391,3 @@ def as_json(table: Table) -> dict[str, Any]:
         "columns": list(table.columns),
         "rows": [{c: row.get(c) for c in table.columns} for row in table.rows],
     }
-
-
-WRITERS: dict[str, Callable[[Table], str]] = {"md": markdown, "csv": csv_text}
