@@ -59,7 +59,10 @@ def train(
     lr: Annotated[
         float | None, typer.Option(help="Learning rate.", show_default="5e-4 tiny, 1e-4 else")
     ] = None,
-    schedule: Annotated[str, typer.Option(help="cosine or step.")] = "cosine",
+    schedule: Annotated[
+        str | None,
+        typer.Option(help="cosine or step (halved twice).", show_default="cosine; released step"),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of order, draws and fresh weights.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
@@ -95,7 +98,8 @@ def train(
         "masks_per_image": masks_per_image,
         "passes": (4 if tiny else 9) if passes is None else passes,
         "lr": (5e-4 if tiny else 1e-4) if lr is None else lr,
-        "schedule": schedule,
+        "schedule": schedule or ("step" if recipe == "released" else "cosine"),
+        "warmup": 0 if recipe == "released" else 20,
         "seed": seed,
         "device": device,
         "precision": precision,

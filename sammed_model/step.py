@@ -160,13 +160,13 @@ def _learn_mended(
     losses = []
     with _precision(config, batch.images_B3SS.device):
         embedding = embedder(batch)
-        leaf = embedding.detach().requires_grad_(embedder.learns)
+        leaf = embedding.detach().float().requires_grad_(embedder.learns)
         for logits, iou in predictions(model, leaf, session):
             loss = _loss(batch, logits, iou, pooled=False)
             torch.autograd.backward(loss / config.passes)
             losses.append(loss.detach())
     if embedder.learns:
-        torch.autograd.backward(embedding, leaf.grad)
+        _backward_encoder(embedding, leaf)
     gradient = nn.utils.clip_grad_norm_(trainable(model).values(), config.clip_norm)
     optimiser.step()
     return torch.stack(losses), float(gradient)
@@ -184,11 +184,11 @@ def _learn_released(
     losses = []
     with _precision(config, batch.images_B3SS.device):
         embedding = embedder(batch)
-        leaf = embedding.detach().requires_grad_(embedder.learns)
+        leaf = embedding.detach().float().requires_grad_(embedder.learns)
         steps = predictions(model, leaf, session)
         losses.append(_released_pass(batch, next(steps), optimiser))
         if embedder.learns:
-            torch.autograd.backward(embedding, leaf.grad)
+            _backward_encoder(embedding, leaf)
             leaf.requires_grad_(False)
         optimiser.step()
         with _frozen(model.prompt_encoder):
@@ -197,6 +197,11 @@ def _learn_released(
                 optimiser.step()
     optimiser.zero_grad(set_to_none=True)
     return torch.stack(losses), 0.0
+
+
+def _backward_encoder(embedding: Tensor, leaf: Tensor) -> None:
+    if leaf.grad is not None:
+        torch.autograd.backward(embedding, leaf.grad.to(embedding.dtype))
 
 
 def _released_pass(
