@@ -150,7 +150,7 @@ def find_datasets(
     unknown = [name for name in only if name not in entries]
     if unknown:
         hints = "; ".join(f"{name!r}: {nearest(name, entries)}" for name in unknown)
-        raise CatalogError(f"--only names datasets without a catalogue entry: {hints}")
+        raise CatalogError(f"expected ids of catalogue entries, found unknown ones: {hints}")
     datasets, absent, failed = [], [], {}
     for name in sorted(set(only) or entries):
         entry = entries[name]
@@ -162,6 +162,7 @@ def find_datasets(
         pairs = discover(entry, place)
         if pairs.problems and (strict or not pairs.cases):
             reason = f"{entry.id} at {place}: " + first_of([p.reason for p in pairs.problems])
+            reason += "; add what is missing, or name the rest under layout.exclude"
             if strict or only:
                 raise ReadError(reason)
             failed[name] = reason.replace(f" at {place}", "")
@@ -190,7 +191,8 @@ def find_datasets(
 
 def absent_sentence(entry: CatalogEntry, root: Path) -> str:
     """What to do about a dataset that is not on disk."""
-    places = " or ".join(str(root / name) for name in [*entry.root, entry.id][:2])
+    folders = list(dict.fromkeys([*entry.root, entry.id]))
+    places = " or ".join(str(root / name) for name in folders[:2])
     access = "" if entry.access == "open" else f" ({entry.access} needed)"
     return (
         f"{entry.id} is not on disk: get it from {entry.homepage}{access} and unpack it to {places}"

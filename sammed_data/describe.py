@@ -100,20 +100,24 @@ def _table(title: str, kind: str, groups: Mapping[str, _Group]) -> Table:
 
 
 def counts_lines(manifest: Mapping[str, Any]) -> list[str]:
-    """The sums of a build, each as `all = kept + rejected by rule`."""
-    counts = manifest["counts"]
-    unknown = sorted(d["id"] for d in manifest["datasets"] if d.get("patient_unit") != "patient")
+    """The sums of a build, each as `all = kept + rejected by rule`, and what to be wary of."""
+    counts, datasets = manifest["counts"], manifest["datasets"]
     masks, images, cases = counts["masks"], counts["images"], counts["cases"]
     kept_cases = cases["found"] - sum(cases["rejected"].values())
-    return [
+    lines = [
         _sum_line("masks", "candidates", masks["candidates"], masks["kept"], masks["rejected"]),
         _sum_line("images", "slices", images["found"], images["kept"], images["rejected"]),
         _sum_line("cases", "found", cases["found"], kept_cases, cases["rejected"]),
-        *(
-            [f"patients are files or studies, not known persons, in: {', '.join(unknown)}"]
-            * bool(unknown)
-        ),
     ]
+    unknown = sorted(d["id"] for d in datasets if d.get("patient_unit") != "patient")
+    if unknown:
+        lines.append(f"patients are files or studies, not persons, in: {', '.join(unknown)}")
+    here = {d["id"] for d in datasets}
+    pairs = {tuple(sorted((d["id"], o))) for d in datasets for o in d["overlaps"] if o in here}
+    if pairs:
+        shown = ", ".join(" ~ ".join(pair) for pair in sorted(pairs))
+        lines.append(f"the same patients may be in both, whatever their splits: {shown}")
+    return lines
 
 
 def _sum_line(what: str, all_: str, total: int, kept: int, rejected: Mapping[str, int]) -> str:

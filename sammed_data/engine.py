@@ -139,6 +139,8 @@ def _pool(work: Callable[[Task], Result], tasks: Sequence[Task], workers: int) -
             for future in as_completed(futures):
                 yield future.result()
         except BrokenProcessPool as err:
+            if stop.is_set():  # Ctrl-C also reached a worker that was still starting
+                raise InterruptedRun("stopped while workers started") from err
             raise SammedError(
                 "a worker process died (killed, or out of memory): run again to continue, with "
                 "fewer --workers if memory is short"
