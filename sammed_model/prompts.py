@@ -88,16 +88,38 @@ def pick_several(region_MHW: Tensor, seeds_M: Tensor, n: int) -> tuple[Tensor, T
     Returns:
         (M, n, 2) float (x, y) and (M,) bool.
     """
-    m, height, width = region_MHW.shape
-    flat = region_MHW.reshape(m, -1)
-    ranks = rank_pixels(seeds_M, height * width).masked_fill_(~flat, _SMALLEST)
-    best = ranks.topk(min(n, height * width), dim=1).indices
-    count = flat.sum(dim=1)
-    wanted = torch.arange(n, device=best.device)[None] % count.clamp(1, best.shape[1])[:, None]
-    index = best.gather(1, wanted)
-    found = count > 0
+    m, _, width = region_MHW.shape
+    flat_MP = region_MHW.reshape(m, -1)
+    # A GPU ranks all pixels without waiting; a CPU is ten times as fast on the region alone.
+    highest = _highest_in_region if flat_MP.device.type == "cpu" else _highest
+    index = highest(flat_MP, seeds_M, n)
+    found = flat_MP.any(dim=1)
     xy = torch.stack([index % width, index // width], dim=-1).float()
     return xy * found[:, None, None], found
+
+
+def _highest(flat_MP: Tensor, seeds_M: Tensor, n: int) -> Tensor:
+    """(M, n) pixels of the highest ranks, any pixel where a region is empty."""
+    pixels = flat_MP.shape[1]
+    ranks = rank_pixels(seeds_M, pixels).masked_fill_(~flat_MP, _SMALLEST)
+    best = ranks.topk(min(n, pixels), dim=1).indices
+    count = flat_MP.sum(dim=1).clamp(1, best.shape[1])
+    wanted = torch.arange(n, device=best.device)[None] % count[:, None]
+    return best.gather(1, wanted)
+
+
+def _highest_in_region(flat_MP: Tensor, seeds_M: Tensor, n: int) -> Tensor:
+    """The same pixels as ``_highest``; only those of the region are ranked."""
+    owner, pixel = flat_MP.nonzero(as_tuple=True)
+    ranks = _mix(_mix(seeds_M)[owner] + (pixel + 1) * _GAMMA)
+    index = torch.zeros(len(seeds_M), n, dtype=torch.int64)
+    sizes = torch.bincount(owner, minlength=len(seeds_M)).tolist()
+    parts = zip(torch.split(pixel, sizes), torch.split(ranks, sizes), strict=True)
+    for mask, (its_pixels, its_ranks) in enumerate(parts):
+        if len(its_pixels):
+            best = its_pixels[its_ranks.topk(min(n, len(its_pixels))).indices]
+            index[mask] = best[torch.arange(n) % len(best)]
+    return index
 
 
 def first_click(mask_MHW: Tensor, seeds_M: Tensor) -> tuple[Tensor, Tensor]:
