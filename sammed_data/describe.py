@@ -112,12 +112,19 @@ def counts_lines(manifest: Mapping[str, Any]) -> list[str]:
     unknown = sorted(d["id"] for d in datasets if d.get("patient_unit") != "patient")
     if unknown:
         lines.append(f"patients are files or studies, not persons, in: {', '.join(unknown)}")
-    here = {d["id"] for d in datasets}
-    pairs = {tuple(sorted((d["id"], o))) for d in datasets for o in d["overlaps"] if o in here}
-    if pairs:
-        shown = ", ".join(" ~ ".join(pair) for pair in sorted(pairs))
-        lines.append(f"the same patients may be in both, whatever their splits: {shown}")
+    leaks = _overlapping_splits(datasets)
+    if leaks:
+        lines.append(f"the same patients may be in training and in test: {', '.join(leaks)}")
     return lines
+
+
+def _overlapping_splits(datasets: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Overlapping sources of which one has training images and the other images to test on."""
+    trained = {d["id"]: d["splits"]["train"] > 0 for d in datasets}
+    tested = {d["id"]: d["splits"]["test"] + d["splits"]["held_out"] > 0 for d in datasets}
+    pairs = {(d["id"], o) for d in datasets for o in d["overlaps"] if o in trained}
+    pairs |= {(b, a) for a, b in pairs}
+    return sorted(f"{a} (train) ~ {b}" for a, b in pairs if trained[a] and tested[b])
 
 
 def _sum_line(what: str, all_: str, total: int, kept: int, rejected: Mapping[str, int]) -> str:

@@ -9,6 +9,7 @@ import pytest
 
 from sammed_data.build import build
 from sammed_data.corpus import Corpus
+from sammed_data.describe import counts_lines
 from sammed_data.manifest import totals
 from sammed_data.plan import BuildOptions
 from sammed_data.shards import read_rejections
@@ -326,3 +327,15 @@ def test_channels_of_a_4d_file_share_patient_and_label(tmp_path):
     assert {r.meta["sequence"] for r in rows} == {"T1", "T2"}
     assert len({r.meta["patient_id"] for r in rows}) == 1
     assert len(rows) == 10
+
+
+def test_overlapping_sources_across_splits_are_named(source, tmp_path):
+    fakes.write_source(tmp_path / "data", n=2)
+    fakes.write_source(tmp_path / "data", n=2, name="other_mr")
+    catalogs = fakes.write_catalog(
+        tmp_path / "cat",
+        fakes.entry_dict(),
+        fakes.entry_dict("other_mr", role="held_out", overlaps=["fake_mr", "absent_mr"]),
+    )
+    manifest = build(catalogs, tmp_path / "data", tmp_path / "c").manifest
+    assert any("fake_mr (train) ~ other_mr" in line for line in counts_lines(manifest))
