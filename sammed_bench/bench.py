@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,10 +14,11 @@ from typing import Any, Protocol
 import torch
 
 from sammed_bench import run
+from sammed_bench.ask import Conditions
 from sammed_bench.baselines import FALLBACK_RADIUS, training_radius, trivial_baselines
 from sammed_bench.choose import Wanted, load
 from sammed_bench.gallery import write_gallery
-from sammed_bench.run import Conditions, Outcome
+from sammed_bench.run import Outcome
 from sammed_bench.scores import read_scores
 from sammed_bench.types import Model
 from sammed_data.corpus import Corpus
@@ -128,47 +129,28 @@ def bench(
     Raises:
         SammedError: corpus, models or folder do not do.
     """
-    report = report or Silent()
-    notes: list[str] = []
-
-    def note(text: str) -> None:
-        notes.append(text)
-        report.note(text)
-
+    notes = _Notes(report or Silent())
     if config.threads:
         torch.set_num_threads(config.threads)
     device = resolve_device(config.device)
     corpus = Corpus(corpus_root)
-    splits, said = run.choose_splits(corpus, config.splits)
-    if said:
-        note(said)
-    conditions = Conditions(
-        corpus_sha256=corpus.content_hash,
-        splits=splits,
-        modes=config.modes,
-        seed=config.seed,
-        limit=config.limit,
-    )
+    conditions = _conditions(corpus, config, notes)
     models = [load(w, device) if isinstance(w, Wanted) else w for w in wanted]
     for w, model in zip(wanted, models, strict=True):
-        facts = model.facts
-        why = w.why if isinstance(w, Wanted) else "given"
-        where = f" {facts.source}" if facts.source else ""
-        report.note(f"{facts.name}: {facts.recipe},{where} ({why})")
-    baselines: list[Model] = list(_baselines(corpus, config, note))
+        notes.report.note(_introduction(model, w.why if isinstance(w, Wanted) else "given"))
+    everybody = [*models, *_baselines(corpus, config, notes)]
     folder = out or _numbered(results, conditions)
-    _claim(folder, conditions, [m.facts.name for m in models + baselines])
+    _claim(folder, conditions, [m.facts.name for m in everybody])
     samples = run.reader(corpus, conditions)
     if config.limit is not None:
-        note(f"only the first {len(samples)} images are scored (--limit {config.limit})")
-    report.note(
-        f"{len(samples)} images with {samples.n_masks} masks of {', '.join(splits)}; "
+        notes.add(f"only the first {len(samples)} images are scored (--limit {config.limit})")
+    notes.report.note(
+        f"{len(samples)} images with {samples.n_masks} masks of {', '.join(conditions.splits)}; "
         f"modes {', '.join(config.modes)}; results in {folder}"
     )
-    outcomes: list[Outcome] = []
-    seconds: dict[str, float] = {}
-    for model in models + baselines:
-        report.start(model.facts.name, len(samples))
+    scored = []
+    for model in everybody:
+        notes.report.start(model.facts.name, len(samples))
         began = time.perf_counter()
         outcome = run.bench_corpus(
             corpus,
@@ -178,29 +160,62 @@ def bench(
             batch=config.batch,
             device=device,
             samples=samples,
-            progress=report.advance,
+            progress=notes.report.advance,
         )
-        if outcome.computed:
-            seconds[model.facts.name] = round(time.perf_counter() - began, 2)
-        outcomes.append(outcome)
+        scored.append((model, outcome, time.perf_counter() - began))
         _drop_stale(folder, outcome)
-        if outcome.failed:
-            note(
-                f"{outcome.model}: {outcome.failed} answers failed and count as Dice 0; "
-                f"the first: {outcome.first_error}"
-            )
-        if outcome.reused:
-            report.note(f"{outcome.model}: {outcome.reused} rows were there already")
-    _record(folder, corpus, conditions, config, models + baselines, outcomes, seconds, notes)
+        _remark(outcome, notes)
+    _record(folder, conditions, scored, notes.said, {"corpus": str(corpus.root)} | asdict(config))
     if config.gallery:
         write_gallery(folder, read_scores(folder), models, samples, conditions, device)
     return BenchResult(
         out=folder,
-        outcomes=tuple(outcomes),
+        outcomes=tuple(outcome for _, outcome, _ in scored),
         images=len(samples),
         masks=samples.n_masks,
-        notes=tuple(notes),
+        notes=tuple(notes.said),
     )
+
+
+class _Notes:
+    """What is told to the user and kept in the record."""
+
+    def __init__(self, report: Reporter) -> None:
+        self.report = report
+        self.said: list[str] = []
+
+    def add(self, text: str) -> None:
+        self.said.append(text)
+        self.report.note(text)
+
+
+def _conditions(corpus: Corpus, config: BenchConfig, notes: _Notes) -> Conditions:
+    splits, said = run.choose_splits(corpus, config.splits)
+    if said:
+        notes.add(said)
+    return Conditions(
+        corpus_sha256=corpus.content_hash,
+        splits=splits,
+        modes=config.modes,
+        seed=config.seed,
+        limit=config.limit,
+    )
+
+
+def _introduction(model: Model, why: str) -> str:
+    facts = model.facts
+    source = f", {facts.source}" if facts.source and facts.source not in why else ""
+    return f"{facts.name}: {facts.recipe}{source} ({why})"
+
+
+def _remark(outcome: Outcome, notes: _Notes) -> None:
+    if outcome.failed:
+        notes.add(
+            f"{outcome.model}: {outcome.failed} answers failed and count as Dice 0; "
+            f"the first: {outcome.first_error}"
+        )
+    if outcome.reused:
+        notes.report.note(f"{outcome.model}: {outcome.reused} rows were there already")
 
 
 def resolve_device(name: str) -> str:
@@ -222,12 +237,12 @@ def resolve_device(name: str) -> str:
     return name
 
 
-def _baselines(corpus: Corpus, config: BenchConfig, note: Callable[[str], None]) -> list[Any]:
+def _baselines(corpus: Corpus, config: BenchConfig, notes: _Notes) -> list[Model]:
     if not config.baselines:
         return []
     radius = training_radius(corpus.index(["train"]))
     if radius is None:
-        note(
+        notes.add(
             f"the corpus has no training masks: click-disc uses a radius of {FALLBACK_RADIUS} of "
             "the short side"
         )
@@ -303,40 +318,38 @@ def _write_json(path: Path, content: Any) -> None:
 
 def _record(
     folder: Path,
-    corpus: Corpus,
     conditions: Conditions,
-    config: BenchConfig,
-    models: Sequence[Model],
-    outcomes: Sequence[Outcome],
-    seconds: dict[str, float],
+    scored: Sequence[tuple[Model, Outcome, float]],
     notes: Sequence[str],
+    settings: dict[str, Any],
 ) -> None:
     """Write ``bench.json``; models of an earlier run in the same folder stay listed."""
     path = folder / RECORD
     old = json.loads(path.read_text(encoding="utf-8")).get("models", []) if path.is_file() else []
-    names = [m.facts.name for m in models]
-    before = {entry["name"]: entry["seconds"] for entry in old}
-    entries = [
-        {
-            "name": m.facts.name,
-            "kind": m.facts.kind,
-            "recipe": m.facts.recipe,
-            "weights_sha256": m.facts.weights_sha256,
-            "source": m.facts.source,
-            "failed": outcome.failed,
-            "seconds": seconds.get(m.facts.name, before.get(m.facts.name)),
-        }
-        for m, outcome in zip(models, outcomes, strict=True)
-    ]
-    kept = [entry for entry in old if entry["name"] not in names]
+    before = {entry["name"]: entry for entry in old}
+    entries = []
+    for model, outcome, seconds in scored:
+        facts = model.facts
+        known = before.pop(facts.name, {})
+        entries.append(
+            {
+                "name": facts.name,
+                "kind": facts.kind,
+                "recipe": facts.recipe,
+                "weights_sha256": facts.weights_sha256,
+                "source": facts.source,
+                "failed": outcome.failed,
+                # Of the run that computed the rows, not of one that found them.
+                "seconds": round(seconds, 2) if outcome.computed else known.get("seconds"),
+            }
+        )
+    entries += before.values()
     content = {
         "conditions": _plain(conditions),
-        "corpus": str(corpus.root),
-        "model_order": [entry["name"] for entry in entries + kept],
-        "models": entries + kept,
+        "model_order": [entry["name"] for entry in entries],
+        "models": entries,
         "notes": list(notes),
-        "batch": config.batch,
-        "device": config.device,
+        "settings": settings,
         "code_version": _version("sammed"),
         "torch": torch.__version__,
         "python": platform.python_version(),

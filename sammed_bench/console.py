@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table as RichTable
 
-from sammed_bench.tables import Table, cell
+from sammed_bench.tables import Table
+from sammed_bench.text import cell
 
 _PLAIN_WIDTH = 150
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sammed_bench.run import Answer, Asked, Conditions, answer_batch
+from sammed_bench.ask import Answer, Asked, Conditions, answer_batch
 from sammed_bench.tables import CONTROL_SUFFIX
 from sammed_bench.types import Model
 from sammed_data.codecs import encode_image

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sammed_bench import tables
+from sammed_bench import tables, text
 from sammed_bench.figures import bar_chart
 from sammed_bench.scores import read_scores
 from sammed_bench.statistics import LEVEL, MIN_CLUSTERS
@@ -94,8 +94,8 @@ def write_report(results: Path) -> Report:
     try:
         (out / "tables").mkdir(parents=True, exist_ok=True)
         for table in report.long:
-            (out / "tables" / f"{table.name}.csv").write_text(tables.csv_text(table), "utf-8")
-        plain = {"record": report.record, "tables": [tables.as_json(t) for t in report.long]}
+            (out / "tables" / f"{table.name}.csv").write_text(text.csv_text(table), "utf-8")
+        plain = {"record": report.record, "tables": [text.as_json(t) for t in report.long]}
         (out / "tables.json").write_text(json.dumps(plain, indent=1) + "\n", "utf-8")
         (out / "report.md").write_text(_markdown(report), "utf-8")
         (out / "report.html").write_text(_html(report, results), "utf-8")
@@ -110,8 +110,8 @@ def _shown(report: Report) -> list[Table]:
     """Tables in the order of the report."""
     comparisons = next(t for t in report.long if t.name == "comparisons")
     return [
-        tables.with_interval(report.overall),
-        tables.with_interval(comparisons),
+        text.with_interval(report.overall),
+        text.with_interval(comparisons),
         *report.reading,
     ]
 
@@ -127,10 +127,10 @@ def _models(report: Report) -> Table:
 
 def _markdown(report: Report) -> str:
     lines = ["# Benchmark", "", *(f"{fact}\n" for fact in report.facts)]
-    lines += [tables.markdown(_models(report))]
+    lines += [text.markdown(_models(report))]
     lines += ["Numbers are per cent.", ""]
-    lines += [tables.markdown(table) for table in _shown(report)]
-    lines += ["### How to read this", "", *(f"- {text}" for text in _DEFINITIONS), ""]
+    lines += [text.markdown(table) for table in _shown(report)]
+    lines += ["### How to read this", "", *(f"- {line}" for line in _DEFINITIONS), ""]
     return "\n".join(lines)
 
 
@@ -148,7 +148,7 @@ def _html(report: Report, results: Path) -> str:
         definitions=_DEFINITIONS,
         charts=_charts(report),
         tables=[_models(report), *_shown(report)],
-        cell=tables.cell,
+        cell=text.cell,
         cases=cases,
     )
 
@@ -171,12 +171,12 @@ def headline(report: Report) -> list[Table]:
     by_name = {table.name: table for table in report.reading}
     wide: Sequence[Table] = [by_name[f"{name}-all"] for name in ("modality", "group", "organ")]
     comparisons = next(t for t in report.long if t.name == "comparisons")
-    return [*wide, tables.with_interval(comparisons), *_overall_by_view(report)]
+    return [*wide, text.with_interval(comparisons), *_overall_by_view(report)]
 
 
 def _overall_by_view(report: Report) -> list[Table]:
     """The overall table cut by set and view."""
-    overall = tables.with_interval(report.overall)
+    overall = text.with_interval(report.overall)
     hidden = {"set", "view"}
     if all(row["datasets"] in (None, 1) for row in overall.rows):
         hidden |= {"dice_over_datasets", "datasets"}

@@ -8,10 +8,11 @@ import tiny_corpus
 import torch
 
 from sammed_bench import run, scores
+from sammed_bench.ask import Conditions
 from sammed_bench.bench import BenchConfig, bench
 from sammed_bench.models import Oracle, SamBench
 from sammed_bench.protocols import MODES, parse_modes
-from sammed_bench.run import Conditions, bench_corpus, choose_splits
+from sammed_bench.run import bench_corpus, choose_splits
 from sammed_data.corpus import Corpus
 from sammed_data.types import CorpusError, UsageError
 from sammed_model.sam import build_sam, spec_for

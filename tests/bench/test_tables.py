@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sammed_bench import tables
+from sammed_bench import tables, text
 from sammed_data.types import UsageError
 
 
@@ -158,14 +158,14 @@ def test_text_forms(rows):
     made = tables.all_tables(rows, ["ft-sam", "sam"])
     overall = made[0]
     assert overall.rows[0]["model"] == "ft-sam"
-    read = list(csv.DictReader(io.StringIO(tables.csv_text(overall))))
+    read = list(csv.DictReader(io.StringIO(text.csv_text(overall))))
     assert len(read) == len(overall.rows)
     assert float(read[0]["dice"]) == overall.rows[0]["dice"]
-    text = tables.markdown(tables.with_interval(overall))
-    assert "| test | all | bbox | ft-sam | 220 | 55 | 0 |" in text
-    assert "to" in text
-    assert tables.cell("gain", -0.0001) == "+0.0"
-    assert tables.cell("dice", 0.5555) == "55.5"
-    assert tables.cell("masks", 7) == "7"
+    shown = text.markdown(text.with_interval(overall))
+    assert "| test | all | bbox | ft-sam | 220 | 55 | 0 |" in shown
+    assert " to " in shown
+    assert text.cell("gain", -0.0001) == "+0.0"
+    assert text.cell("dice", 0.5555) == "55.5"
+    assert text.cell("masks", 7) == "7"
     with pytest.raises(UsageError, match="found none"):
         tables.all_tables(rows.iloc[:0])
