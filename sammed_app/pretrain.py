@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +17,7 @@ import typer
 from sammed_app.scenes import Scene, make_scene, scene_batches
 from sammed_data.corpus import MaskRow, Row
 from sammed_model.adapters import train_only
-from sammed_model.checkpoint import save_model
+from sammed_model.checkpoint import load_model, save_model
 from sammed_model.config import TrainConfig, ValidationMode
 from sammed_model.dataset import Samples
 from sammed_model.sam import SamModel, build_sam, spec_for
@@ -26,20 +26,44 @@ from sammed_model.validate import Validation, validate
 
 MODES: tuple[ValidationMode, ...] = ("bbox", "1pt", "5pt")
 _LOG_EVERY = 50
-_VALIDATIONS = 8
+_VALIDATIONS = 4
 _VALIDATION_SCENES = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pretraining:
-    """How long and how: the defaults are those of the shipped weights."""
+class Stage:
+    """A part of the training with a schedule of its own.
 
-    steps: int = 1200
-    batch_images: int = 8
+    Attributes:
+        image_size: side of the pictures in px.
+        passes: prompts in a row for each mask.
+    """
+
+    image_size: int
+    steps: int
+    batch_images: int
+    passes: int
+    lr: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretraining:
+    """How long and how: the defaults are those of the shipped weights.
+
+    Small pictures come first: prompts are understood there at a quarter of the cost.
+    """
+
+    stages: tuple[Stage, ...] = (
+        Stage(image_size=64, steps=1200, batch_images=16, passes=1, lr=1e-3),
+        Stage(image_size=128, steps=300, batch_images=8, passes=3, lr=4e-4),
+    )
     masks_per_image: int = 4
-    passes: int = 3
-    lr: float = 1e-3
     seed: int = 0
+
+    def shortened(self, steps: int) -> Pretraining:
+        """The same with at most so many steps in each stage, to see that it runs."""
+        stages = tuple(replace(s, steps=min(steps, s.steps)) for s in self.stages)
+        return replace(self, stages=stages)
 
 
 class SceneSamples(Samples):
@@ -68,9 +92,6 @@ def pretrain(
     out.parent.mkdir(parents=True, exist_ok=True)
     log = out.with_suffix(".log.jsonl")
     log.unlink(missing_ok=True)
-    model = build_sam(spec_for("vit_tiny"), plan.seed)
-    train_only(model, "all")
-    held_out = SceneSamples([make_scene(f"validation/{n}") for n in range(_VALIDATION_SCENES)])
 
     def note(**values: object) -> None:
         line = json.dumps(values)
@@ -78,37 +99,52 @@ def pretrain(
             file.write(line + "\n")
         tell(line)
 
-    note(**vars(plan))
-    for step, loss in _steps(model, plan):
-        if step % _LOG_EVERY == 0:
-            note(step=step, loss=round(loss, 4), seconds=round(time.process_time(), 1))
-        if step % max(1, plan.steps // _VALIDATIONS) == 0 or step == plan.steps:
-            note(step=step, dice=_rounded(_score(model, held_out)))
-            save_model(model, out, recipe="tiny", extra={"source": "procedural scenes"})
+    model = build_sam(spec_for("vit_tiny", image_size=plan.stages[0].image_size), plan.seed)
+    for number, stage in enumerate(plan.stages):
+        if number:
+            model = load_model(out, image_size=stage.image_size)
+        note(stage=number, **vars(stage), masks_per_image=plan.masks_per_image, seed=plan.seed)
+        _stage(model, plan, number, note)
+        save_model(model, out, recipe="tiny", extra={"source": "procedural scenes"})
     return model
 
 
-def _steps(model: SamModel, plan: Pretraining) -> Iterator[tuple[int, float]]:
-    """``(step, running mean of the loss)`` after each batch."""
+def _stage(model: SamModel, plan: Pretraining, number: int, note: Callable[..., None]) -> None:
+    stage = plan.stages[number]
+    train_only(model, "all")
+    model.train()
+    names = [f"validation/{n}" for n in range(_VALIDATION_SCENES)]
+    held_out = SceneSamples([make_scene(name, stage.image_size) for name in names])
+    for step, loss in _steps(model, plan, number):
+        if step % _LOG_EVERY == 0:
+            note(step=step, loss=round(loss, 4), cpu_seconds=round(time.process_time()))
+        if step % max(1, stage.steps // _VALIDATIONS) == 0:
+            note(step=step, dice=_rounded(_score(model, held_out)))
+
+
+def _steps(model: SamModel, plan: Pretraining, number: int) -> Iterator[tuple[int, float]]:
+    """``(step, running mean of the loss)`` after each batch of a stage."""
+    stage = plan.stages[number]
     config = TrainConfig(
         method="all",
-        steps=plan.steps,
-        batch_images=plan.batch_images,
+        steps=stage.steps,
+        batch_images=stage.batch_images,
         masks_per_image=plan.masks_per_image,
-        passes=plan.passes,
-        lr=plan.lr,
-        warmup=min(100, plan.steps // 5),
-        seed=plan.seed,
+        passes=stage.passes,
+        lr=stage.lr,
+        warmup=min(100, 1 + stage.steps // 5),
         weight_decay=0.02,
+        seed=plan.seed,
     )
     batches = scene_batches(
         model.preprocessing,
+        name=f"{plan.seed}/{number}",
         seed=plan.seed,
-        batch_images=plan.batch_images,
+        batch_images=stage.batch_images,
         masks_per_image=plan.masks_per_image,
     )
     mean: float | None = None
-    results = train_on_batches(model, batches, config, total_steps=plan.steps)
+    results = train_on_batches(model, batches, config, total_steps=stage.steps)
     for step, result in enumerate(results, 1):
         mean = result.loss if mean is None else mean + 0.05 * (result.loss - mean)
         yield step, mean
@@ -164,8 +200,7 @@ def _row(scene: Scene) -> Row:
 
 def main(
     out: Annotated[Path, typer.Option(help="Weight file to write.")],
-    steps: Annotated[int, typer.Option(help="Batches.")] = Pretraining.steps,
-    lr: Annotated[float, typer.Option(help="Learning rate.")] = Pretraining.lr,
+    steps: Annotated[int | None, typer.Option(help="At most so many in each stage.")] = None,
     seed: Annotated[int, typer.Option(help="Of weights, scenes and prompts.")] = 0,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
 ) -> None:
@@ -176,7 +211,8 @@ def main(
 
     keep_memory()
     torch.set_num_threads(threads)
-    pretrain(out, Pretraining(steps=steps, lr=lr, seed=seed), tell=typer.echo)
+    plan = Pretraining(seed=seed)
+    pretrain(out, plan if steps is None else plan.shortened(steps), tell=typer.echo)
 
 
 if __name__ == "__main__":

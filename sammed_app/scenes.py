@@ -1,4 +1,4 @@
-"""Procedural scenes that resemble natural pictures: coloured, textured shapes in front of each other.
+"""Procedural scenes like natural pictures: coloured, textured shapes in front of each other.
 
 Pre-training material for the small SAM. Nothing medical is in it: the phantoms must leave something
 to learn. A scene depends on its name alone.
@@ -22,8 +22,8 @@ from sammed_model.prompts import prompt_seed
 Rng = np.random.Generator
 Floats = NDArray[np.float32]
 
-_LONG_SIDE = 128
-_SHORT_SIDE = (80, 129)
+_SHORTEST = 0.65
+_RADII = (0.05, 0.33)
 _SHAPES = (3, 10)
 _SMALLEST_SHARE = 0.003
 _SUBPIXEL = 4
@@ -44,24 +44,24 @@ class Scene:
     masks_MHW: NDArray[np.bool_]
 
 
-def make_scene(name: str) -> Scene:
-    """The scene of a name."""
+def make_scene(name: str, side: int = 128) -> Scene:
+    """The scene of a name, ``side`` px on its longer side."""
     for attempt in range(100):
         digest = hashlib.sha256(f"{name}\0{attempt}".encode()).digest()
-        scene = _try_scene(name, np.random.default_rng(list(digest)))
+        scene = _try_scene(name, side, np.random.default_rng(list(digest)))
         if scene is not None:
             return scene
     raise AssertionError(f"no scene of the name {name!r} shows an object")
 
 
 def scene_batches(
-    preprocessing: Preprocessing, *, seed: int, batch_images: int, masks_per_image: int
+    preprocessing: Preprocessing, *, name: str, seed: int, batch_images: int, masks_per_image: int
 ) -> Iterator[Batch]:
-    """Training batches without end; batch ``k`` depends on ``seed`` and ``k`` alone."""
+    """Training batches without end; batch ``k`` depends on the arguments and ``k`` alone."""
     number = 0
     while True:
-        names = [f"train/{seed}/{number * batch_images + i}" for i in range(batch_images)]
-        scenes = [make_scene(name) for name in names]
+        names = [f"train/{name}/{number * batch_images + i}" for i in range(batch_images)]
+        scenes = [make_scene(each, preprocessing.image_size) for each in names]
         yield collate(preprocessing, scenes, masks_per_image, seed, (0, number))
         number += 1
 
@@ -96,9 +96,9 @@ def collate(
     )
 
 
-def _try_scene(name: str, rng: Rng) -> Scene | None:
-    short = int(rng.integers(*_SHORT_SIDE))
-    size = (short, _LONG_SIDE) if rng.random() < 0.5 else (_LONG_SIDE, short)
+def _try_scene(name: str, side: int, rng: Rng) -> Scene | None:
+    short = int(side * rng.uniform(_SHORTEST, 1))
+    size = (short, side) if rng.random() < 0.5 else (side, short)
     image = _texture(rng, size)
     owner_HW = np.zeros(size, np.int32)
     n = int(rng.integers(*_SHAPES))
@@ -151,7 +151,7 @@ def _flat(rng: Rng, size: tuple[int, int]) -> Floats:
 
 
 def _gradient(rng: Rng, size: tuple[int, int]) -> Floats:
-    return 0.5 + 0.5 * _ramp(rng, size)
+    return np.asarray(0.5 + 0.5 * _ramp(rng, size), np.float32)
 
 
 def _stripes(rng: Rng, size: tuple[int, int]) -> Floats:
@@ -186,7 +186,7 @@ PATTERNS: tuple[Callable[[Rng, tuple[int, int]], Floats], ...] = (
 
 def _shape(rng: Rng, size: tuple[int, int]) -> Floats:
     """(H, W) cover in 0..1 of one shape somewhere in the picture, maybe cut by its border."""
-    radius = float(np.exp(rng.uniform(np.log(6), np.log(42))))
+    radius = max(size) * float(np.exp(rng.uniform(*np.log(_RADII))))
     centre = rng.uniform(0, 1, 2) * np.array(size[::-1])
     points = SHAPES[int(rng.integers(len(SHAPES)))](rng)
     angle = rng.uniform(0, 2 * np.pi)
@@ -195,7 +195,7 @@ def _shape(rng: Rng, size: tuple[int, int]) -> Floats:
     if rng.random() < 0.2:  # a hole, in the middle (ring) or beside it (bite, crescent)
         inner = SHAPES[int(rng.integers(len(SHAPES)))](rng) * rng.uniform(0.3, 0.7)
         shift = rng.uniform(-0.6, 0.6, 2)
-        cover = cover * (1 - _fill(size, (inner + shift) @ turn.T * radius + centre))
+        cover *= 1 - _fill(size, (inner + shift) @ turn.T * radius + centre)
     return cover
 
 
@@ -203,7 +203,7 @@ def _fill(size: tuple[int, int], points_N2: NDArray[np.float64]) -> Floats:
     cover = np.zeros(size, np.uint8)
     fixed = np.round(points_N2 * 2**_SUBPIXEL).astype(np.int32)
     cv2.fillPoly(cover, [fixed], 255, lineType=cv2.LINE_AA, shift=_SUBPIXEL)
-    return cover.astype(np.float32) / 255
+    return np.asarray(cover / 255, np.float32)
 
 
 def _blob(rng: Rng) -> NDArray[np.float64]:
