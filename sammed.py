@@ -44,7 +44,7 @@ def _root(
 
 
 def main() -> None:
-    """Run the command line; exit codes: 0 well, 1 failure, 2 usage, 3 finished with rejects, 130."""
+    """Run the commands; exit codes: 0 well, 1 failure, 2 usage, 3 finished with rejects, 130."""
     try:
         app()
     except (InterruptedRun, KeyboardInterrupt) as err:
