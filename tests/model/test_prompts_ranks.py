@@ -21,3 +21,11 @@ def test_a_cpu_and_a_gpu_pick_the_same_pixels(n):
     sparse = prompts._highest_in_region(flat, seeds, n)
     assert torch.equal(full[:4], sparse[:4])
     assert flat[:4].gather(1, sparse[:4]).all()
+
+
+def test_no_masks_at_all():
+    none = torch.zeros(0, 37, 53, dtype=torch.bool)
+    seeds = torch.zeros(0, dtype=torch.int64)
+    assert prompts.first_click(none, seeds)[0].shape == (0, 2)
+    assert prompts.error_clicks(none, none, seeds, 3)[0].shape == (0, 3, 2)
+    assert prompts.tight_boxes(none).shape == (0, 4)
