@@ -159,7 +159,7 @@ def paired(rows_a: pd.DataFrame, rows_b: pd.DataFrame) -> PairedResult:
     mode = str(both["mode"].iloc[0])
     clusters = np.asarray(patients(both))
     dice_a, dice_b = both["dice_a"].to_numpy(float), both["dice_b"].to_numpy(float)
-    found = paired_interval(dice_a, dice_b, clusters, key=f"{name_a} {name_b} {mode}")
+    found = paired_interval(dice_a, dice_b, clusters, key=mode)
     return PairedResult(
         a=name_a,
         b=name_b,

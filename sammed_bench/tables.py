@@ -197,7 +197,8 @@ def _lines(
             if part["kind"][0] == TRIVIAL and part["scored"].any()
         ]
         for model, part in chosen.items():
-            found = _summary(part, f"{key} {mode} {model}", max(trivial, default=None))
+            # The same patients are drawn for every model.
+            found = _summary(part, f"{key} {mode}", max(trivial, default=None))
             if found is not None:
                 yield {"mode": mode, "model": model} | found
 
