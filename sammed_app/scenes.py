@@ -55,7 +55,12 @@ def make_scene(name: str, side: int = 128) -> Scene:
 
 
 def scene_batches(
-    preprocessing: Preprocessing, *, name: str, seed: int, batch_images: int, masks_per_image: int
+    preprocessing: Preprocessing,
+    *,
+    name: str = "0",
+    seed: int,
+    batch_images: int,
+    masks_per_image: int,
 ) -> Iterator[Batch]:
     """Training batches without end; batch ``k`` depends on the arguments and ``k`` alone."""
     number = 0
