@@ -49,19 +49,17 @@ def demo(
 
     from sammed_app.demo import plan_of, run_demo
     from sammed_app.telling import Teller
-    from sammed_model.console import keep_memory, stop_on_signal
+    from sammed_model.console import keep_memory
 
     keep_memory()
     teller = Teller()
     teller.opening(folder)
-    with stop_on_signal() as should_stop:
-        result = run_demo(
-            folder,
-            plan_of(quick=quick, seed=seed, steps=steps),
-            teller,
-            fresh=fresh,
-            from_scratch=from_scratch,
-            workers=min(2, os.cpu_count() or 1),
-            should_stop=should_stop,
-        )
+    result = run_demo(
+        folder,
+        plan_of(quick=quick, seed=seed, steps=steps),
+        teller,
+        fresh=fresh,
+        from_scratch=from_scratch,
+        workers=min(2, os.cpu_count() or 1),
+    )
     teller.closing(result, folder, quick=quick)

@@ -114,8 +114,8 @@ class DemoReporter(Protocol):
         """The corpus is there."""
 
     @contextmanager
-    def training(self) -> Iterator[TrainReporter]:
-        """Follow one training."""
+    def training(self) -> Iterator[tuple[TrainReporter, Callable[[], bool]]]:
+        """Follow one training; the function says whether the user wants to stop."""
 
     @contextmanager
     def benchmark(self) -> Iterator[BenchReporter]:
@@ -130,7 +130,6 @@ def run_demo(
     fresh: bool = False,
     from_scratch: bool = False,
     workers: int = 1,
-    should_stop: Callable[[], bool] = lambda: False,
 ) -> DemoResult:
     """Phantoms -> corpus -> start -> trainings and their controls -> benchmark -> findings.
 
@@ -141,7 +140,6 @@ def run_demo(
         fresh: do finished stages again.
         from_scratch: pre-train the start here instead of using the shipped weights.
         workers: processes of the build.
-        should_stop: asked after each training step.
 
     Raises:
         SammedError: a stage failed; what was finished stays.
@@ -160,7 +158,7 @@ def run_demo(
         for control in _CONTROLS:
             config = _config(plan, method, control, start)
             with clock.stage(config.method + ("" if control == "none" else CONTROL_SUFFIX)):
-                runs.append(_run(folder, config, fresh, report, should_stop))
+                runs.append(_run(folder, config, fresh, report))
     with clock.stage("benchmark"), report.benchmark() as shown:
         wanted = choose([], folder / "runs")
         asked = BenchConfig(modes=plan.modes, limit=plan.limit)
@@ -279,13 +277,7 @@ def _config(plan: DemoPlan, method: Method, control: Control, start: Path) -> Tr
     )
 
 
-def _run(
-    folder: Path,
-    config: TrainConfig,
-    fresh: bool,
-    report: DemoReporter,
-    should_stop: Callable[[], bool],
-) -> Path:
+def _run(folder: Path, config: TrainConfig, fresh: bool, report: DemoReporter) -> Path:
     """A finished training with this configuration on this corpus: found, continued or made."""
     runs, corpus = folder / "runs", folder / "corpus"
     if not fresh:
@@ -295,7 +287,7 @@ def _run(
             if same and TrainConfig.load(found.folder / "config.json") == config:
                 report.note(f"{found.folder} is finished already")
                 return found.folder
-    with report.training() as shown:
+    with report.training() as (shown, should_stop):
         return train(
             corpus,
             config,

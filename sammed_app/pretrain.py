@@ -35,7 +35,6 @@ _LOG_EVERY = 50
 _BOXES = 64
 _BOX_LR = 2e-3
 _VALIDATIONS = 4
-_VALIDATION_SCENES = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,12 +68,15 @@ class Pretraining:
         Stage(image_size=128, steps=250, batch_images=8, passes=3, lr=4e-4),
     )
     masks_per_image: int = 4
+    validation_scenes: int = 64
     seed: int = 0
 
     def shortened(self, steps: int) -> Pretraining:
         """The same with at most so many steps in each stage, to see that it runs."""
         stages = tuple(replace(s, steps=min(steps, s.steps)) for s in self.stages)
-        return replace(self, stages=stages, box_steps=min(steps, self.box_steps))
+        return replace(
+            self, stages=stages, box_steps=min(steps, self.box_steps), validation_scenes=4
+        )
 
 
 class SceneSamples(Samples):
@@ -166,7 +168,7 @@ def _stage(model: SamModel, plan: Pretraining, number: int, note: Callable[..., 
     stage = plan.stages[number]
     train_only(model, "all")
     model.train()
-    names = [f"validation/{n}" for n in range(_VALIDATION_SCENES)]
+    names = [f"validation/{n}" for n in range(plan.validation_scenes)]
     held_out = SceneSamples([make_scene(name, stage.image_size) for name in names])
     for step, loss in _steps(model, plan, number):
         if step % _LOG_EVERY == 0:

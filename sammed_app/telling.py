@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from sammed_bench.report import headline
 from sammed_bench.statistics import PairedResult
 from sammed_data.build import BuildResult
 from sammed_data.describe import counts_lines
-from sammed_model.console import Console
+from sammed_model.console import Console, stop_on_signal
 from sammed_model.setup import Reporter as TrainReporter
 
 _CAVEAT = (
@@ -44,10 +44,10 @@ class Teller:
         self.note(f"{corpus}: {result.built} shards built, {result.reused} already there")
 
     @contextmanager
-    def training(self) -> Iterator[TrainReporter]:
-        """A bar with losses."""
-        with Console() as shown:
-            yield shown
+    def training(self) -> Iterator[tuple[TrainReporter, Callable[[], bool]]]:
+        """A bar with losses; the first Ctrl-C saves the state."""
+        with stop_on_signal() as should_stop, Console() as shown:
+            yield shown, should_stop
 
     @contextmanager
     def benchmark(self) -> Iterator[BenchReporter]:

@@ -63,6 +63,7 @@ def test_pretraining_runs_through_its_stages(tmp_path):
             Stage(image_size=128, steps=1, batch_images=1, passes=2, lr=1e-3),
         ),
         box_steps=2,
+        validation_scenes=2,
     )
     lines: list[str] = []
     out = tmp_path / "w" / "tiny.safetensors"
