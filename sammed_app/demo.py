@@ -50,11 +50,11 @@ class DemoPlan:
     """
 
     n_patients: int = 36
-    steps: int = 150
+    steps: int = 160
     batch_images: int = 4
     masks_per_image: int = 5
-    passes: int = 9
-    lr: float = 1e-3
+    passes: int = 3
+    lr: float = 5e-4
     validation_images: int = 24
     limit: int | None = None
     modes: tuple[str, ...] = ("bbox", "1pt", "5pt")
