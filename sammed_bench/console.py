@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table as RichTable
 
 from sammed_bench.tables import Table
-from sammed_bench.text import cell
+from sammed_bench.text import cell, heading, is_number
 
 _PLAIN_WIDTH = 150
 
@@ -65,7 +65,7 @@ class Shown:
 def terminal_table(table: Table) -> RichTable:
     """A table of this room as one of rich's; numbers in per cent, to the right."""
     shown = RichTable(
-        title=f"{table.title} (per cent)",
+        title=table.title,
         title_justify="left",
         caption=table.note or None,
         caption_justify="left",
@@ -73,10 +73,8 @@ def terminal_table(table: Table) -> RichTable:
         padding=(0, 1, 0, 0),
     )
     for column in table.columns:
-        number = any(isinstance(row.get(column), int | float) for row in table.rows)
-        shown.add_column(
-            column.replace("_", " "), justify="right" if number else "left", overflow="fold"
-        )
+        side: Literal["left", "right"] = "right" if is_number(table, column) else "left"
+        shown.add_column(heading(column), justify=side, overflow="fold")
     for row in table.rows:
         shown.add_row(*(cell(column, row.get(column)) for column in table.columns))
     return shown

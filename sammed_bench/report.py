@@ -3,30 +3,43 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from sammed_bench import tables, text
-from sammed_bench.figures import bar_chart
+from sammed_bench.figures import CASE_COLOURS, bar_chart
+from sammed_bench.reading import (
+    HEADLINE,
+    Section,
+    chart_note,
+    conditions_table,
+    cuts,
+    models_table,
+    sections,
+)
 from sammed_bench.scores import read_scores
 from sammed_bench.statistics import LEVEL, MIN_CLUSTERS
-from sammed_bench.tables import TRIVIAL, VIEW_NAMES, Table
+from sammed_bench.tables import TRIVIAL, Table
 from sammed_data.types import UsageError
 
-_READING = ("overall", "modality", "organ", "group", "dataset", "size")
 _DEFINITIONS = (
-    "Dice and IoU at the native size of the slice, mean over masks; nothing against nothing is 1; "
-    "failures count as 0.",
-    f"Intervals: {LEVEL:.0%} percentile bootstrap over patients, none below {MIN_CLUSTERS} "
+    "Dice and IoU at the native size of the slice, mean over masks, in per cent; nothing against "
+    "nothing is 100. An answer that failed counts as 0; a prompt that a model does not take is "
+    "'not supported' and left out.",
+    f"Intervals: {LEVEL:.0%} bootstrap, patients drawn and not masks; none under {MIN_CLUSTERS} "
     "patients.",
-    "Gain: mean over the best trivial baseline of the same masks and mode (box-full and "
-    "box-ellipse for boxes, click-disc for clicks, the prompt itself for masks).",
+    "Gain over trivial: mean Dice minus that of the best trivial baseline on the same masks and "
+    "prompts, in points (box-full and box-ellipse for boxes, click-disc for clicks, the prompt "
+    "itself for masks). At or under 0 the prompt alone explains the score.",
+    "Prompt-only: what a control, trained on the same masks and prompts with the images permuted, "
+    "gains over the start. It was learnt without seeing the right image.",
     "View all: every mask. View sam-med2d: masks of at least 0.153 % of the image on images of at "
-    "most 1:2, as in the paper.",
-    "Prompts of protocol sam-med2d: tight boxes of the largest part; clicks accumulate, each in "
-    "the error of the model's last answer, which it also gets as mask prompt.",
+    "most 1:2, as in the paper. Held-out datasets had no image in training.",
+    "bbox: tight box of the largest part. 1pt, 3pt, 5pt: rounds of one dialogue; clicks "
+    "accumulate, each drawn in the error of the model's last answer, which it also gets as mask "
+    "prompt. mask: a coarse version of the true mask.",
+    "'failed' in a table with a column per model counts the failed answers of all its models.",
 )
 
 
@@ -36,27 +49,22 @@ class Report:
 
     Attributes:
         record: ``bench.json``.
+        models: labels in order.
         long: full tables.
-        reading: compact ones, for people.
+        sections: what people read.
+        about: the models and the conditions.
     """
 
     record: dict[str, Any]
     models: list[str]
     long: list[Table]
-    reading: list[Table]
-    overall: Table
+    sections: list[Section]
+    about: tuple[Table, Table]
 
     @property
-    def facts(self) -> list[str]:
-        """Conditions in sentences."""
-        known = self.record.get("conditions", {})
-        said = [
-            f"Corpus {known.get('corpus_sha256', '')[:12]}, splits "
-            f"{', '.join(known.get('splits', []))}; protocol "
-            f"{known.get('protocol', {}).get('name', '')} "
-            f"({known.get('protocol_hash', '')[:12]}), seed {known.get('seed')}.",
-        ]
-        return said + [str(note) for note in self.record.get("notes", [])]
+    def notes(self) -> list[str]:
+        """What was said while it ran."""
+        return [str(note) for note in self.record.get("notes", [])]
 
 
 def load_report(results: Path) -> Report:
@@ -72,13 +80,13 @@ def load_report(results: Path) -> Report:
     long = tables.all_tables(rows, order)
     models = tables.model_order(rows, order)
     trivial = set(rows.loc[rows["kind"] == TRIVIAL, "model"])
-    judged = [m for m in models if m not in trivial]
-    by_name = {table.name: table for table in long}
-    reading = [
-        tables.wide_table(by_name[name], view, judged) for view in VIEW_NAMES for name in _READING
-    ]
+    made = tables.prepare(rows)
     return Report(
-        record=record, models=models, long=long, reading=reading, overall=by_name["overall"]
+        record=record,
+        models=models,
+        long=long,
+        sections=sections(long, models, [m for m in models if m not in trivial]),
+        about=(conditions_table(record, made), models_table(record, made)),
     )
 
 
@@ -106,31 +114,16 @@ def write_report(results: Path) -> Report:
     return report
 
 
-def _shown(report: Report) -> list[Table]:
-    """Tables in the order of the report."""
-    comparisons = next(t for t in report.long if t.name == "comparisons")
-    return [
-        text.with_interval(report.overall),
-        text.with_interval(comparisons),
-        *report.reading,
-    ]
-
-
-def _models(report: Report) -> Table:
-    columns = ("name", "recipe", "kind", "weights_sha256", "source", "failed", "seconds")
-    rows = [
-        entry | {"weights_sha256": entry["weights_sha256"][:12], "seconds": str(entry["seconds"])}
-        for entry in report.record.get("models", [])
-    ]
-    return Table(name="models", title="Models", columns=columns, rows=rows)
-
-
 def _markdown(report: Report) -> str:
-    lines = ["# Benchmark", "", *(f"{fact}\n" for fact in report.facts)]
-    lines += [text.markdown(_models(report))]
-    lines += ["Numbers are per cent.", ""]
-    lines += [text.markdown(table) for table in _shown(report)]
-    lines += ["### How to read this", "", *(f"- {line}" for line in _DEFINITIONS), ""]
+    conditions, models = report.about
+    lines = ["# Benchmark", "", *(f"> {note}\n" for note in report.notes)]
+    lines += ["## Conditions", "", text.markdown(conditions)]
+    lines += ["## Models", "", text.markdown(replace(models, title=""))]
+    for section in report.sections:
+        if any(table.rows for table in section.tables):
+            lines += [f"## {section.title}", "", *([section.note, ""] if section.note else [])]
+            lines += [text.markdown(table) for table in section.tables if table.rows]
+    lines += ["## How to read this", "", *(f"- {line}" for line in _DEFINITIONS), ""]
     return "\n".join(lines)
 
 
@@ -138,57 +131,54 @@ def _html(report: Report, results: Path) -> str:
     from jinja2 import Environment, FileSystemLoader
 
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    template = environment.get_template("report.html.jinja")
-    gallery = results / "gallery" / "gallery.json"
-    cases = json.loads(gallery.read_text(encoding="utf-8")) if gallery.is_file() else []
-    return template.render(
-        facts=report.facts,
+    return environment.get_template("report.html.jinja").render(
+        notes=report.notes,
+        conditions=report.about[0],
+        models=replace(report.about[1], title=""),
+        sections=report.sections,
         definitions=_DEFINITIONS,
         charts=_charts(report),
-        tables=[_models(report), *_shown(report)],
         cell=text.cell,
-        cases=cases,
+        heading=text.heading,
+        is_number=text.is_number,
+        cases=_cases(results),
+        colours=CASE_COLOURS,
     )
+
+
+def _cases(results: Path) -> dict[str, list[dict[str, Any]]]:
+    """Pictures of the gallery by model and prompt mode."""
+    path = results / "gallery" / "gallery.json"
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for case in json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []:
+        groups.setdefault(f"{case['model']}, {case['mode']}", []).append(case)
+    return groups
 
 
 def _charts(report: Report) -> list[dict[str, str]]:
     """One bar chart of mean Dice per set, view all."""
+    overall = next(table for table in report.long if table.name == "overall")
     charts = []
-    rows = [r for r in report.overall.rows if r["view"] == "all" and r["dice"] is not None]
-    for set_name in dict.fromkeys(row["set"] for row in rows):
-        chosen = [row for row in rows if row["set"] == set_name]
-        charts.append({"title": f"Mean Dice, {set_name}", "svg": bar_chart(chosen, report.models)})
+    for cut in cuts(overall):
+        rows = [r for r in cut.rows if r["view"] == "all" and r["dice"] is not None]
+        if rows:
+            title = cut.title.removeprefix("Overall, ").rpartition(", ")[0]
+            svg = bar_chart(rows, report.models)
+            charts.append({"title": f"Mean Dice, {title}", "svg": svg, "note": chart_note(rows)})
     return charts
 
 
 def headline(report: Report) -> list[Table]:
     """What the terminal shows: strata first, then comparisons, the overall tables last.
 
-    The view ``sam-med2d`` is shown where it leaves something out.
+    The view ``sam-med2d`` is shown for the overall tables alone, where it leaves something out.
     """
-    by_name = {table.name: table for table in report.reading}
-    wide: Sequence[Table] = [by_name[f"{name}-all"] for name in ("modality", "group", "organ")]
-    comparisons = next(t for t in report.long if t.name == "comparisons")
-    return [*wide, text.with_interval(comparisons), *_overall_by_view(report)]
-
-
-def _overall_by_view(report: Report) -> list[Table]:
-    """The overall table cut by set and view."""
-    overall = text.with_interval(report.overall)
-    hidden = {"set", "view"}
-    if all(row["datasets"] in (None, 1) for row in overall.rows):
-        hidden |= {"dice_over_datasets", "datasets"}
-    columns = tuple(c for c in overall.columns if c not in hidden)
-    cuts = dict.fromkeys((row["set"], row["view"]) for row in overall.rows)
-    found: list[Table] = []
-    for set_name, view in cuts:
-        rows = [r for r in overall.rows if (r["set"], r["view"]) == (set_name, view)]
-        title = f"Overall, {set_name}, view {view}"
-        before = found[-1].rows if found else []
-        if view != "all" and [r["masks"] for r in rows] == [r["masks"] for r in before]:
-            found[-1] = replace(found[-1], title=f"Overall, {set_name}, both views")
-            continue
-        found.append(Table(name="overall", title=title, columns=columns, rows=rows))
-    return found
+    by_name = {section.name: section for section in report.sections}
+    short = [table for name in HEADLINE for table in by_name[name].tables]
+    wide = [table for table in short if table.name.endswith("-all")]
+    return [*wide, *by_name["comparisons"].tables, *by_name["overall"].tables]

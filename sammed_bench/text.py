@@ -4,20 +4,47 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from sammed_bench.statistics import LEVEL, MIN_CLUSTERS
 from sammed_bench.tables import Table
 
+MISSING = "–"
+# Numbers that are no shares of 1.
+_FORMATS = {"effect": "+.2f", "seconds": ".1f"}
 _SIGNED = {"gain", "difference"}
+_INTERVAL = f"{LEVEL:.0%} interval".replace("%", " %")
+# Columns whose name does not say what they hold; shares of 1 are shown in per cent.
+_HEADINGS = {
+    "dice": "Dice %",
+    "iou": "IoU %",
+    "median": "median Dice %",
+    "gain": "gain over trivial",
+    "dice_over_datasets": "Dice %, mean of datasets",
+    "difference": "difference of Dice %",
+    "effect": "effect size",
+    "group": "anatomical group",
+    "size": "object size",
+    "mode": "prompt",
+    "trivial": "best trivial",
+    "weights_sha256": "weights (SHA-256)",
+}
+
+
+def heading(column: str) -> str:
+    """A column's name for people, with its unit."""
+    return _HEADINGS.get(column, column.replace("_", " "))
 
 
 def cell(column: str, value: Any) -> str:
     """A value as text: shares in percent with one decimal, gains with their sign."""
     if value is None:
-        return ""
+        return MISSING
     if isinstance(value, float):
-        if column == "effect":
-            return f"{value:+.2f}"
+        if column in _FORMATS:
+            return format(value, _FORMATS[column])
         # Adding 0.0 turns -0.0 into 0.0.
         rounded = round(100 * value, 1) + 0.0
         return f"{rounded:+.1f}" if column in _SIGNED else f"{rounded:.1f}"
@@ -28,23 +55,33 @@ def with_interval(table: Table) -> Table:
     """The same table with ``low`` and ``high`` as one column, for reading."""
     if "low" not in table.columns:
         return table
-    columns = tuple("95 % interval" if c == "low" else c for c in table.columns if c != "high")
-    rows = []
-    for row in table.rows:
-        low, high = row.get("low"), row.get("high")
-        text = "" if low is None or high is None else f"{100 * low:.1f} to {100 * high:.1f}"
-        rows.append(row | {"95 % interval": text})
-    return Table(name=table.name, title=table.title, columns=columns, rows=rows, note=table.note)
+    columns = tuple(_INTERVAL if c == "low" else c for c in table.columns if c != "high")
+    rows = [row | {_INTERVAL: _interval(row)} for row in table.rows]
+    return replace(table, columns=columns, rows=rows)
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    """``low to high``, or why there is none."""
+    low, high = row.get("low"), row.get("high")
+    if low is not None and high is not None:
+        return f"{100 * low:.1f} to {100 * high:.1f}"
+    few = row.get("dice", row.get("difference")) is not None and row["patients"] < MIN_CLUSTERS
+    return f"under {MIN_CLUSTERS} patients" if few else MISSING
+
+
+def is_number(table: Table, column: str) -> bool:
+    """Whether a column holds numbers, which stand to the right."""
+    return any(isinstance(row.get(column), int | float) for row in table.rows)
 
 
 def markdown(table: Table) -> str:
-    """A pipe table under a heading."""
-    lines = [f"### {table.title}", ""]
+    """A pipe table under its title."""
+    lines = [f"### {table.title}", ""] if table.title else []
     if table.note:
         lines += [table.note, ""]
-    lines.append("| " + " | ".join(table.columns) + " |")
-    right = [any(isinstance(row.get(c), int | float) for row in table.rows) for c in table.columns]
-    lines.append("|" + "|".join("---:" if r else "---" for r in right) + "|")
+    lines.append("| " + " | ".join(heading(c) for c in table.columns) + " |")
+    marks = ("---:" if is_number(table, c) else "---" for c in table.columns)
+    lines.append("|" + "|".join(marks) + "|")
     for row in table.rows:
         texts = (cell(c, row.get(c)).replace("|", "\\|") for c in table.columns)
         lines.append("| " + " | ".join(texts) + " |")

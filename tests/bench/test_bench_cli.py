@@ -39,7 +39,8 @@ def test_the_report_is_whole_and_needs_no_network(results):
     assert "data:image/png;base64," in html
     assert "<svg" in html
     assert not re.search(r"(src|href)=\"https?:", html)
-    assert "<script" not in html
+    assert "<script src" not in html
+    assert "fetch(" not in html
     text = (report / "report.md").read_text()
     for heading in ("By organ", "By dataset", "By object size", "Paired comparisons"):
         assert heading in text

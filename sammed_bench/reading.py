@@ -1,0 +1,197 @@
+"""Long tables and ``bench.json`` -> the sections that people read: apart by set and by view."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from sammed_bench import tables, text
+from sammed_bench.statistics import MIN_CLUSTERS
+from sammed_bench.tables import TRIVIAL, Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+HEADLINE = ("modality", "group", "organ")
+_WIDE = (*HEADLINE, "dataset", "size")
+_SETS = {"held_out": "held-out datasets", "train": "TRAINING IMAGES"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """One heading of the report.
+
+    Attributes:
+        name: anchor.
+        tables: short ones, held-out sets after the test set.
+        full: the long table with intervals, IoU and gain; None where ``tables`` say it all.
+    """
+
+    name: str
+    title: str
+    tables: tuple[Table, ...]
+    full: Table | None = None
+    note: str = ""
+
+
+def sections(long: Sequence[Table], models: Sequence[str], judged: Sequence[str]) -> list[Section]:
+    """The tables of a benchmark in reading order.
+
+    Args:
+        long: of ``tables.all_tables``.
+        models: labels in order.
+        judged: those of them that are no trivial baseline.
+    """
+    by_name = {table.name: table for table in long}
+    overall, compared = by_name["overall"], by_name["comparisons"]
+    found = [
+        Section(name="overall", title="Overall, by prompt mode", tables=tuple(_overall(overall))),
+        Section(
+            name="comparisons",
+            title="Paired comparisons",
+            tables=(text.with_interval(replace(compared, note="")),),
+            note=f"Difference of mean Dice on the same masks and prompts, in points of per cent. "
+            f"{compared.note} Effect size: mean of the patients' differences over their standard "
+            "deviation.",
+        ),
+    ]
+    for name in _WIDE:
+        table = by_name[name]
+        wide = [_short(cut, judged) for cut in cuts(table)]
+        found.append(
+            Section(name=name, title=table.title, tables=tuple(wide), full=_untitled(table))
+        )
+    structure = by_name["structure"]
+    full = _untitled(structure)
+    found.append(Section(name="structure", title=structure.title, tables=(), full=full))
+    return found
+
+
+def _untitled(table: Table) -> Table:
+    return replace(text.with_interval(table), title="")
+
+
+def cuts(table: Table) -> list[Table]:
+    """A long table by set and view; a view that leaves nothing out is said, not repeated."""
+    parts: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in sorted(table.rows, key=lambda row: str(row["set"]) == "held_out"):
+        parts.setdefault((row["set"], row["view"]), []).append(row)
+    titles: dict[tuple[str, str], str] = {}
+    for (set_name, view), rows in parts.items():
+        whole = parts.get((set_name, "all"), [])
+        title = f"{table.title}, {_SETS.get(set_name, set_name)}"
+        same = [row["masks"] for row in rows] == [row["masks"] for row in whole]
+        if view != "all" and same:
+            titles[set_name, "all"] = f"{title}, both views"
+        else:
+            titles[set_name, view] = f"{title}, view {view}"
+    columns = tuple(c for c in table.columns if c not in ("set", "view"))
+    return [
+        replace(table, title=title, columns=columns, rows=parts[where])
+        for where, title in titles.items()
+    ]
+
+
+def _overall(table: Table) -> list[Table]:
+    """The overall table; the mean over datasets only where there are several."""
+    shown = text.with_interval(table)
+    if all(row["datasets"] in (None, 1) for row in table.rows):
+        several = {"dice_over_datasets", "datasets"}
+        shown = replace(shown, columns=tuple(c for c in shown.columns if c not in several))
+    return cuts(shown)
+
+
+def _short(cut: Table, judged: Sequence[str]) -> Table:
+    """Mean Dice, a column per model."""
+    wide = tables.wide_table(cut, cut.rows[0]["view"], judged)
+    return replace(wide, title=f"{cut.title}: mean Dice %")
+
+
+def models_table(record: dict[str, Any], rows: pd.DataFrame) -> Table:
+    """Who answered, how often, and how often that failed; baselines that were not asked left out.
+
+    Args:
+        record: ``bench.json``.
+        rows: score rows.
+    """
+    listed = {entry["name"]: entry for entry in record.get("models", [])}
+    lines = []
+    for name in tables.model_order(rows, record.get("model_order", [])):
+        own = rows[rows["model"] == name]
+        first, answers = own.iloc[0], int((own["status"] != "unsupported").sum())
+        if first["kind"] == TRIVIAL and not answers:
+            continue
+        entry = listed.get(name, {})
+        lines.append(
+            {
+                "model": name,
+                "recipe": first["recipe"],
+                "kind": first["kind"],
+                "answers": answers,
+                "failed": int((own["status"] == "failed").sum()),
+                "seconds": entry.get("seconds"),
+                "weights_sha256": str(first["weights_sha256"])[:12],
+                "from": entry.get("source", ""),
+            }
+        )
+    columns = ("model", "recipe", "kind", "answers", "failed", "seconds", "weights_sha256", "from")
+    return Table(name="models", title="Models", columns=columns, rows=lines)
+
+
+def conditions_table(record: dict[str, Any], rows: pd.DataFrame) -> Table:
+    """What was scored, on what and how, a line each."""
+    known, settings = record.get("conditions", {}), record.get("settings", {})
+    protocol = known.get("protocol", {})
+    said = {
+        "corpus": f"{settings.get('corpus', '')} (content {known.get('corpus_sha256', '')[:12]})",
+        **{f"scored: {_SETS.get(str(s), s)}": _counts(part) for s, part in rows.groupby("set")},
+        "patients": _unit(rows),
+        "prompt modes": ", ".join(known.get("modes", [])),
+        "protocol": f"{protocol.get('name', '')}, version {protocol.get('version', '')} "
+        f"({known.get('protocol_hash', '')[:12]})",
+        "prompt seed": str(known.get("seed", "")),
+        "images": "all" if known.get("limit") is None else f"the first {known['limit']} only",
+        "run": f"{settings.get('device', '')}, torch {record.get('torch', '')}, sammed "
+        f"{record.get('code_version', '')}, finished {record.get('finished', '')}",
+    }
+    lines = [{"condition": name, "value": value} for name, value in said.items()]
+    return Table(name="conditions", title="", columns=("condition", "value"), rows=lines)
+
+
+def _counts(rows: pd.DataFrame) -> str:
+    masks = rows.drop_duplicates(["sample_id", "mask_index"])
+    return (
+        f"{masks['sample_id'].nunique():,} images, {len(masks):,} masks "
+        f"({int(masks['in_view'].sum()):,} in view sam-med2d), "
+        f"{rows['patient'].nunique():,} patients, {rows['dataset'].nunique():,} datasets"
+    )
+
+
+def _unit(rows: pd.DataFrame) -> str:
+    """Where 'patient' is a person and where it is not."""
+    others = rows[rows["cluster"] != "patient"]
+    named = [
+        f"{d} ({', '.join(sorted(p.unique()))})" for d, p in others.groupby("dataset")["cluster"]
+    ]
+    if not named:
+        return "persons, as the datasets name them"
+    return (
+        f"not known as persons in {', '.join(named)}: there the unit in brackets is counted, and "
+        "intervals are too narrow if one person has several"
+    )
+
+
+def chart_note(rows: Sequence[dict[str, Any]]) -> str:
+    """What the bars of one set are means of."""
+    masks, patients = (max(row[name] for row in rows) for name in ("masks", "patients"))
+    lines = (
+        "lines: 95 % intervals"
+        if any(row["low"] is not None for row in rows)
+        else f"no intervals under {MIN_CLUSTERS} patients"
+    )
+    return (
+        f"Mean over {masks:,} masks of {patients:,} patients, view all; {lines}. Failed answers "
+        "count as 0. Grey: trivial baselines, which never look at the image. Pale: controls, "
+        "trained with the images permuted."
+    )
