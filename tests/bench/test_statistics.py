@@ -24,9 +24,43 @@ def test_coverage_on_normal_patients():
         found = cluster_interval(values, clusters, key=str(trial), draws=400)
         hits += found.low <= 0.7 <= found.high
         widths.append(found.high - found.low)
-    # 200 trials of a nominal 95 % (92 to 95 expected at 50 patients).
+    # 200 trials of a nominal 95 %.
     assert 0.89 <= hits / 200 <= 0.99
     assert np.mean(widths) == pytest.approx(2 * 1.96 * 0.1 / np.sqrt(50), rel=0.15)
+
+
+def test_few_skewed_patients_of_uneven_sizes_are_covered():
+    # benchmarks/coverage.py does this for many populations; the percentile one covers 88 % here.
+    hits, trials = 0, 300
+    for trial in range(trials):
+        rng = np.random.default_rng(trial)
+        clusters = np.repeat(np.arange(15), np.maximum(1, rng.lognormal(1.5, 0.8, 15)).astype(int))
+        values = rng.beta(5, 1.2, 15)[clusters] + rng.normal(0, 0.03, len(clusters))
+        found = cluster_interval(values, clusters, key=str(trial), draws=400, minimum=15)
+        hits += found.low <= 5 / 6.2 <= found.high
+    assert 0.92 <= hits / trials <= 0.98
+
+
+def test_one_value_has_no_width_and_intervals_stay_where_values_are():
+    clusters = np.repeat(np.arange(20), 4)
+    same = cluster_interval(np.ones(80), clusters)
+    assert (same.mean, same.low, same.high) == (1, 1, 1)
+    # One patient lost: most draws without them have no spread at all.
+    values = np.where(clusters == 3, 0.0, 1.0)
+    found = cluster_interval(values, clusters)
+    assert 0 < found.low < found.mean == pytest.approx(0.95)
+    assert found.high == 1
+    alone = cluster_interval(np.array([0.3, 0.5]), [7, 7], minimum=1)
+    assert (alone.low, alone.n_clusters) == (None, 1)
+
+
+def test_unequal_patients_count_as_fewer():
+    own = np.linspace(0.5, 0.9, 20)
+    even = np.repeat(np.arange(20), 10)
+    uneven = np.repeat(np.arange(20), [91] + [1] * 18 + [91])
+    wide = cluster_interval(own[uneven], uneven)
+    narrow = cluster_interval(own[even], even)
+    assert wide.high - wide.low > 2 * (narrow.high - narrow.low)
 
 
 def test_patients_are_drawn_not_masks():
@@ -92,7 +126,7 @@ def test_no_difference_is_seldom_found():
         clusters = np.repeat(np.arange(60), 4)
         found = statistics.paired_interval(other, base, clusters, key=str(trial))
         wrong += not found.low <= 0 <= found.high
-    assert wrong / 200 <= 0.1
+    assert wrong / 200 <= 0.08
     assert paired(_rows("a", base), _rows("b", base)).effect is None
 
 
