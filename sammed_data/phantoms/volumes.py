@@ -101,7 +101,7 @@ def abdomen_ct(rng: Rng) -> Anatomy:
 
 
 def cardiac_mr(rng: Rng) -> Anatomy:
-    """Left ventricle in its muscular ring with a scar, right ventricle as a crescent; a bias field."""
+    """Left ventricle in its muscular ring with a scar, crescent of the right one; a bias field."""
     n = int(rng.integers(4, 7))
     place = _Placer(rng)
     radius = float(rng.uniform(12, 17))
