@@ -28,9 +28,9 @@ register_app(app)
 
 def _version(value: bool) -> None:  # noqa: FBT001 - typer's callback signature
     if value:
-        from importlib.metadata import version
+        from sammed_data.manifest import sammed_version
 
-        typer.echo(f"sammed {version('sammed')}")
+        typer.echo(f"sammed {sammed_version()}")
         raise typer.Exit
 
 
@@ -46,7 +46,7 @@ def _root(
 def main() -> None:
     """Run the commands; exit codes: 0 well, 1 failure, 2 usage, 3 finished with rejects, 130."""
     try:
-        app()
+        app(prog_name="sammed")  # also where it runs as `python -m sammed`
     except (InterruptedRun, KeyboardInterrupt) as err:
         typer.echo(f"interrupted: {err or 'stopped by the user'}; run again to continue", err=True)
         sys.exit(130)

@@ -96,13 +96,19 @@ def finished_runs(runs: Path) -> list[FoundRun]:
             continue
         try:
             raw = json.loads(record.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as err:
-            raise ModelError(
-                f"expected the record of a training run in {record}, found {err}: "
-                "remove the run or train again"
-            ) from err
+        except (OSError, ValueError) as err:
+            raise _no_record(record, str(err)) from err
+        if not isinstance(raw, dict):
+            raise _no_record(record, f"a {type(raw).__name__}")
         found.append(FoundRun(folder=record.parent, number=int(number), record=raw))
     return sorted(found, key=lambda run: -run.number)
+
+
+def _no_record(record: Path, found: str) -> ModelError:
+    return ModelError(
+        f"expected the record of a training run in {record}, found {found}: remove the run, train "
+        "again, or name weights with --model LABEL=PATH"
+    )
 
 
 def newest(runs: Path) -> list[Wanted]:

@@ -100,7 +100,7 @@ def build(
     old = read_manifest(out)
     _guard_old(old, found.failed, out)
     with staging_folder(out) as staging:
-        todo = [s for s in shards if not is_done(s, staging, out)]
+        todo = [s for s in shards if not is_done(s, staging, out, strict=strict)]
         plans = {d.entry.id: d for d in found.datasets}
         tasks = [
             ShardTask(
@@ -161,11 +161,11 @@ def find_datasets(
         names = pseudonyms(entry, key_file) if keyed else Pseudonyms(dataset=name)
         pairs = discover(entry, place)
         if pairs.problems and (strict or not pairs.cases):
-            reason = f"{entry.id} at {place}: " + first_of([p.reason for p in pairs.problems])
+            reason = first_of([p.reason for p in pairs.problems])
             reason += "; add what is missing, or name the rest under layout.exclude"
             if strict or only:
-                raise ReadError(reason)
-            failed[name] = reason.replace(f" at {place}", "")
+                raise ReadError(f"{entry.id} at {place}: {reason}")
+            failed[name] = reason
             continue
         datasets.append(
             DatasetPlan(

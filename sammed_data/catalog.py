@@ -169,8 +169,9 @@ def parse_entry(path: Path) -> CatalogEntry:
     """
     raw = read_yaml(path)
     if not isinstance(raw, dict):
+        found = "an empty file" if raw is None else type(raw).__name__
         raise CatalogError(
-            f"{path}: expected a mapping of keys at the top, found {type(raw).__name__}"
+            f"{path}: expected a mapping of keys at the top, found {found}; mend or remove it"
         )
     try:
         return CatalogEntry.model_validate(raw)
@@ -190,7 +191,8 @@ def read_yaml(path: Path) -> object:
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         return yaml.load(path.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506  both are safe
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as err:
-        raise CatalogError(f"{path}: expected a YAML file, but {err}; mend or remove it") from err
+        said = " ".join(str(err).split())
+        raise CatalogError(f"{path}: expected a YAML file, but {said}; mend or remove it") from err
 
 
 def _sentences(err: ValidationError) -> str:

@@ -72,7 +72,14 @@ def build(
     strict: bool = typer.Option(False, "--strict", help="Stop at the first bad case."),
     key: Path | None = typer.Option(None, help="Secret key file for restricted datasets."),
 ) -> None:
-    """Turn the datasets on disk into one corpus of images with masks."""
+    """Turn the datasets on disk into one corpus of images with masks.
+
+    For example:
+
+      sammed data build --source catalogs/
+
+      sammed data build --root /archives --only msd_task04_hippocampus,hc18
+    """
     from sammed_data.build import build as run_build
     from sammed_data.plan import BuildOptions
 
@@ -167,7 +174,12 @@ def _print_tables(console: Console, tables: Sequence[Table]) -> None:
 
 @app.command()
 def describe(corpus: Path = typer.Argument(Path("corpus"), help="Corpus folder.")) -> None:
-    """Print counts of a corpus by dataset, modality, organ and split."""
+    """Print counts of a corpus by dataset, modality, organ and split.
+
+    For example:
+
+      sammed data describe corpus
+    """
     from sammed_data.corpus import Corpus
     from sammed_data.describe import count_tables, counts_lines
 
@@ -185,7 +197,12 @@ def show(
     n: int = typer.Option(24, help="How many images."),
     split: str | None = typer.Option(None, help="Only these splits, separated by commas."),
 ) -> None:
-    """Write a contact sheet: images beside their masks, datasets taking turns."""
+    """Write a contact sheet: images beside their masks, datasets taking turns.
+
+    For example:
+
+      sammed data show corpus --n 12 --split test --out sheet.png
+    """
     from sammed_data.corpus import Corpus
     from sammed_data.describe import contact_sheet
 
@@ -199,7 +216,12 @@ def list_(
     root: Path | None = _ROOT,
     as_json: bool = typer.Option(False, "--json", help="Machine-readable."),
 ) -> None:
-    """List the catalogue: what it knows, what lies under --root, licences and access."""
+    """List the catalogue: what it knows, what lies under --root, licences and access.
+
+    For example:
+
+      sammed data list --root /archives --json
+    """
     from sammed_data.catalog import load_catalogs
     from sammed_data.discover import find_root
 
@@ -238,7 +260,12 @@ def check(
     source: Path | None = _SOURCE,
     root: Path | None = _ROOT,
 ) -> None:
-    """Compare a dataset on disk with its entry: cases, labels, files without partner, splits."""
+    """Compare a dataset on disk with its entry: cases, labels, files without partner, splits.
+
+    For example:
+
+      sammed data check hc18 --root /archives
+    """
     from sammed_data.build import find_datasets
     from sammed_data.splits import assign_splits, group_key
 
@@ -266,7 +293,12 @@ def check(
 
 @app.command()
 def schema() -> None:
-    """Print the JSON Schema of a catalogue entry."""
+    """Print the JSON Schema of a catalogue entry.
+
+    For example:
+
+      sammed data schema > entry.schema.json
+    """
     from sammed_data.catalog import json_schema
 
     typer.echo(json.dumps(json_schema(), indent=1))

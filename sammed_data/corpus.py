@@ -8,8 +8,9 @@ One row is one image with all its masks. The layout is a Hugging Face dataset
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from sammed_data.codecs import decode_image, decode_mask
-from sammed_data.types import CorpusError
+from sammed_data.types import CorpusError, ReadError
 
 SCHEMA_VERSION = 1
 SPLITS = ("train", "validation", "test", "held_out")
@@ -191,6 +192,27 @@ VIEWS = {
 }
 
 
+def load_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a corpus.
+
+    Raises:
+        CorpusError: it is not readable, or not a manifest.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as err:
+        raise CorpusError(
+            f"{path}: expected the manifest of a corpus, found {err}; remove it and run the same "
+            f"`sammed data build` again"
+        ) from err
+    if not isinstance(found, dict) or not {"schema_version", "shards"} <= found.keys():
+        raise CorpusError(
+            f"{path}: expected the manifest of a corpus, found other JSON; remove it and run "
+            f"`sammed data build` again, or name another folder"
+        )
+    return found
+
+
 class Corpus:
     """A built corpus, opened for reading.
 
@@ -209,7 +231,7 @@ class Corpus:
                 f"`sammed data build --source catalogs/ --out {root}` first"
             )
         self.root = root
-        self.manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        self.manifest: dict[str, Any] = load_manifest(path)
         version = self.manifest.get("schema_version")
         if version != SCHEMA_VERSION:
             raise CorpusError(
@@ -237,15 +259,19 @@ class Corpus:
         for number, shard in enumerate(self.shards):
             if splits is not None and shard.parent.name not in splits:
                 continue
-            table = self._open(number).read(columns=columns)
+            table = self._pages(number, partial(self._open(number).read, columns=columns))
             for position, raw in enumerate(table.to_pylist()):
                 rows.append(_row(raw, number, position))
         return rows
 
     def read(self, row: Row) -> Row:
         """The same row with pixels."""
-        raw = self._raw(int(row.meta["shard"]), int(row.meta["shard_row"]))
-        return _row(raw, int(row.meta["shard"]), int(row.meta["shard_row"]), pixels=True)
+        shard, position = int(row.meta["shard"]), int(row.meta["shard_row"])
+        raw = self._raw(shard, position)
+        try:
+            return _row(raw, shard, position, pixels=True)
+        except ReadError as err:
+            raise self._damaged(self.shards[shard], err) from err
 
     def _open(self, shard: int) -> pq.ParquetFile:
         """The shard's file, if it is the one the manifest means.
@@ -256,10 +282,8 @@ class Corpus:
         path = self.shards[shard]
         try:
             file = pq.ParquetFile(path)
-        except (OSError, pa.ArrowInvalid) as err:
-            raise CorpusError(
-                f"{path}: expected a shard of the corpus, but {err}: rebuild"
-            ) from err
+        except (OSError, pa.ArrowException) as err:
+            raise self._damaged(path, err) from err
         found = (file.metadata.metadata or {}).get(CONTENT_KEY)
         wanted = self.manifest["shards"][shard].get("content_sha256")
         if found is not None and wanted is not None and found.decode() != wanted:
@@ -268,6 +292,20 @@ class Corpus:
                 f"while it replaced this corpus; run the same `sammed data build` again"
             )
         return file
+
+    def _pages(self, shard: int, read: Callable[[], pa.Table]) -> pa.Table:
+        """What ``read`` gives, or a sentence where the shard's pages are damaged."""
+        try:
+            return read()
+        except (OSError, pa.ArrowException) as err:
+            raise self._damaged(self.shards[shard], err) from err
+
+    def _damaged(self, path: Path, err: Exception) -> CorpusError:
+        said = "no such file" if isinstance(err, FileNotFoundError) else str(err).splitlines()[0]
+        return CorpusError(
+            f"{path}: expected a whole shard of the corpus, found {said}; run the same "
+            f"`sammed data build` again, it makes what is missing anew"
+        )
 
     def _raw(self, shard: int, position: int) -> dict[str, Any]:
         if shard not in self._starts:
@@ -278,7 +316,8 @@ class Corpus:
         starts = self._starts[shard]
         group = int(np.searchsorted(starts, position, side="right")) - 1
         if self._held is None or self._held[0] != (shard, group):  # neighbours share a group
-            self._held = ((shard, group), self._files[shard].read_row_group(group))
+            read = partial(self._files[shard].read_row_group, group)
+            self._held = ((shard, group), self._pages(shard, read))
         table = self._held[1]
         return dict(table.slice(position - int(starts[group]), 1).to_pylist()[0])
 

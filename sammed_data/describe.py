@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sammed_data.corpus import VIEWS, Corpus, Row
+from sammed_data.corpus import SPLITS, VIEWS, Corpus, Row
 from sammed_data.shards import read_rejections
-from sammed_data.types import CorpusError
+from sammed_data.types import CorpusError, UsageError, nearest
 
 _SHEET_COLOURS = ((40, 210, 240), (90, 230, 60), (255, 200, 30), (230, 80, 230), (90, 120, 255),
                   (255, 70, 60))  # fmt: skip
@@ -150,12 +150,21 @@ def contact_sheet(
 
     Raises:
         CorpusError: nothing to show, or the picture cannot be written.
+        UsageError: an unknown split, no images asked for, or not a ``.png``.
     """
     import cv2
 
+    if out.suffix.lower() != ".png":
+        raise UsageError(f"expected a picture ending in .png, found {out}: write --out {out}.png")
+    if n < 1:
+        raise UsageError(f"--n must be at least 1, found {n}")
+    unknown = [s for s in splits or () if s not in SPLITS]
+    if unknown:
+        raise UsageError(f"unknown split {unknown[0]!r}: {nearest(unknown[0], SPLITS)}")
     chosen = _take_turns(corpus.index(splits), n)
     if not chosen:
-        raise CorpusError(f"expected images in {corpus.root}, found none in splits {splits}")
+        where = f"the splits {', '.join(splits)}" if splits else "any split"
+        raise CorpusError(f"expected images in {corpus.root}, found none in {where}: build more")
     tiles = [_tile(corpus.read(row)) for row in chosen]
     columns = min(4, len(tiles))
     blank = np.zeros_like(tiles[0])
@@ -178,6 +187,21 @@ def _take_turns(rows: Sequence[Row], n: int) -> list[Row]:
     return [row for _, _, row in sorted(ranked, key=lambda item: item[:2])[:n]]
 
 
+def _outline(
+    drawn: NDArray[np.uint8], mask_HW: NDArray[np.uint8], colour: tuple[int, int, int]
+) -> None:
+    """Draw the edge of a mask with a dark rim, at the size of the tile; no mask is too small."""
+    import cv2
+
+    height, width = drawn.shape[:2]
+    # A share of the area, so that a part below one pixel of the tile still leaves its mark.
+    share = cv2.resize(mask_HW * np.uint8(255), (width, height), interpolation=cv2.INTER_AREA)
+    inside = (share >= np.uint8(min(128, max(1, int(share.max()))))).astype(np.uint8)
+    outline, _ = cv2.findContours(inside, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(drawn, outline, -1, (0, 0, 0), 3)
+    cv2.drawContours(drawn, outline, -1, colour, 1, cv2.LINE_8)
+
+
 def _tile(row: Row) -> NDArray[np.uint8]:
     """(T + caption, 2 T, 3): image left, overlay right, name below."""
     import cv2
@@ -189,11 +213,8 @@ def _tile(row: Row) -> NDArray[np.uint8]:
     plain = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
     drawn = plain.copy()
     for number, mask in enumerate(row.masks):
-        small = cv2.resize(
-            np.asarray(mask.mask_HW, np.uint8), size, interpolation=cv2.INTER_NEAREST
-        )
-        outline, _ = cv2.findContours(small, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(drawn, outline, -1, _SHEET_COLOURS[number % len(_SHEET_COLOURS)], 1)
+        colour = _SHEET_COLOURS[number % len(_SHEET_COLOURS)]
+        _outline(drawn, np.asarray(mask.mask_HW, np.uint8), colour)
     tile = np.zeros((_TILE_PX + 32, 2 * _TILE_PX, 3), np.uint8)
     tile[: size[1], : size[0]] = plain
     tile[: size[1], _TILE_PX : _TILE_PX + size[0]] = drawn

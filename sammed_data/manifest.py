@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -11,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from sammed_data.corpus import SCHEMA_VERSION, SPLITS
+from sammed_data.corpus import SCHEMA_VERSION, SPLITS, load_manifest
 from sammed_data.plan import BuildOptions, DatasetPlan
 
 DEFAULT_VIEW = "sam-med2d"
@@ -186,4 +185,4 @@ def read_manifest(out: Path) -> dict[str, Any] | None:
     path = out / "manifest.json"
     if not path.is_file():
         return None
-    return dict(json.loads(path.read_text(encoding="utf-8")))
+    return load_manifest(path)

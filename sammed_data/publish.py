@@ -23,6 +23,11 @@ from sammed_data.plan import BuildOptions, DatasetPlan, ShardPlan
 from sammed_data.shards import content_hashes, footer_content, read_rows, write_rejections
 from sammed_data.types import CorpusError
 
+_RECORD_KEYS = {
+    "plan_hash", "dataset", "split", "path", "rows", "patients", "masks", "cases", "slices",
+    "candidates", "rejected", "has_rejections", "content_sha256",
+}  # fmt: skip
+
 
 @contextmanager
 def staging_folder(out: Path) -> Iterator[Path]:
@@ -57,13 +62,22 @@ def staging_folder(out: Path) -> Iterator[Path]:
 
 def _record(stem: str, staging: Path) -> dict[str, Any] | None:
     path = staging / f"{stem}.json"
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):  # a half-written record is no record: built again
+        return None
+    return found if isinstance(found, dict) and found.keys() >= _RECORD_KEYS else None
 
 
-def is_done(shard: ShardPlan, staging: Path, out: Path) -> bool:
-    """Whether a record of this very plan is there, with the files it speaks of."""
+def is_done(shard: ShardPlan, staging: Path, out: Path, *, strict: bool = False) -> bool:
+    """Whether a record of this very plan is there, with the files it speaks of.
+
+    Under ``strict`` a shard with quarantined cases is looked at again, so that it is refused.
+    """
     record = _record(shard.stem, staging)
     if record is None or record["plan_hash"] != shard.plan_hash:
+        return False
+    if strict and any(rule.startswith("case:") for rule in record["rejected"]):
         return False
     if record["has_rejections"]:
         staged = staging / f"{shard.stem}.rejections.parquet"

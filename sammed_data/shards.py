@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from sammed_data.corpus import CONTENT_KEY, GROUP_BYTES, ROWS_PER_GROUP, SCHEMA
-from sammed_data.types import Rejection
+from sammed_data.types import CorpusError, Rejection
 
 _PIXEL_COLUMNS = ("image", "image_u16", "ignore")
 # PNG bytes do not shrink further: compressing them again only costs time.
@@ -134,8 +134,18 @@ def write_rejections(path: Path, rejections: Sequence[Rejection]) -> None:
 def read_rejections(folder: Path) -> pa.Table:
     """All rejections of a corpus, in the order of their files."""
     parts = sorted((folder / "rejections").glob("part-*.parquet"))
-    tables = [pq.ParquetFile(p).read() for p in parts]
+    tables = [_rejections(p) for p in parts]
     return pa.concat_tables(tables) if tables else REJECTION_SCHEMA.empty_table()
+
+
+def _rejections(path: Path) -> pa.Table:
+    try:
+        return pq.ParquetFile(path).read()
+    except (OSError, pa.ArrowException) as err:
+        raise CorpusError(
+            f"{path}: expected rejections of the build, found {str(err).splitlines()[0]}; remove "
+            f"the file and run the same `sammed data build` again"
+        ) from err
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

@@ -50,7 +50,7 @@ class InterruptedRun(SammedError):
 
 def nearest(name: str, known: Iterable[str], n: int = 3) -> str:
     """Return a phrase that names the nearest known names, for 'unknown name' errors."""
-    names = sorted(known)
+    names = sorted(set(known))
     close = difflib.get_close_matches(name, names, n=n, cutoff=0.5)
     if close:
         return "did you mean " + " or ".join(repr(c) for c in close) + "?"

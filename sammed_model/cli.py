@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 _EXAMPLES = """
 Train on a corpus: tune adapters, prompt encoder and mask decoder of a SAM.
 
-The plain command takes ./corpus and the small vit_tiny, which trains on a CPU in minutes; a run
-leaves ./runs/NNN-METHOD with model.safetensors, which `sammed bench` finds.
+The plain command takes ./corpus and the small vit_tiny, which trains on a
+CPU in minutes; a run leaves ./runs/NNN-METHOD with model.safetensors, which
+`sammed bench` finds.
 
 Examples:
 
@@ -22,7 +23,7 @@ Examples:
 
   sammed train --method ft-sam --minutes 2
 
-  sammed train --model vit_b --image-size 256 --init sam_vit_b_01ec64.pth --device cuda --batch 32
+  sammed train --model vit_b --init sam_vit_b_01ec64.pth --image-size 256
 
   sammed train --control permuted        (the prompt-only control)
 
@@ -84,7 +85,7 @@ def train(
     from sammed_model.console import Console, keep_memory, stop_on_signal
     from sammed_model.train import train as run
 
-    tiny = model == "vit_tiny" and init in ("auto", "random")
+    tiny = model == "vit_tiny"
     options: dict[str, Any] = {
         "method": method,
         "model": model,

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Self
 
+from rich.console import Console as RichConsole
 from rich.progress import (
     BarColumn,
     TextColumn,
@@ -30,9 +31,10 @@ _SMOOTHING = 0.05
 
 
 class Console:
-    """A progress bar with losses and images/s; notes and validations as lines above it."""
+    """A bar with losses and images/s on a terminal; notes and validations as lines above it."""
 
     def __init__(self, *, quiet: bool = False) -> None:
+        screen = RichConsole(soft_wrap=not sys.stdout.isatty())
         self._bar = Bar(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -40,7 +42,8 @@ class Console:
             TextColumn("{task.fields[losses]}"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            disable=quiet,
+            console=screen,
+            disable=quiet or not screen.is_terminal,
         )
         self._quiet = quiet
         self._task = self._bar.add_task("training", total=1.0, losses="")

@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 
 from sammed_data.corpus import Corpus, Row
-from sammed_data.types import CorpusError, ModelError, UsageError
+from sammed_data.types import CorpusError, ModelError, UsageError, nearest
 from sammed_model.adapters import add_adapters, drop_adapters, train_only
 from sammed_model.checkpoint import load_model, weight_digest
 from sammed_model.config import TrainConfig
@@ -153,6 +153,7 @@ def _model(config: TrainConfig, report: Reporter) -> tuple[SamModel, dict[str, s
         model = build_sam(spec_for(config.model, image_size=config.image_size), config.seed)
     else:
         model = load_model(path, image_size=config.image_size, kind=kind)
+        _refuse_other_size(config, path, model)
     digest = weight_digest(model)
     adapted = model.spec.adapters != "none"
     if config.method == "sam-med2d" and not adapted:
@@ -164,6 +165,14 @@ def _model(config: TrainConfig, report: Reporter) -> tuple[SamModel, dict[str, s
         model.preprocessing = Preprocessing.named("released", model.spec.image_size)
     train_only(model, config.method)
     return model.to(device), {"init": init, "path": str(path), "digest": digest}
+
+
+def _refuse_other_size(config: TrainConfig, path: Path, model: SamModel) -> None:
+    if model.spec.name != config.model:
+        raise ModelError(
+            f"expected weights of {config.model} (--model) in {path}, found {model.spec.name}: "
+            f"give --model {model.spec.name} or another --init"
+        )
 
 
 def _starting_weights(config: TrainConfig, report: Reporter) -> str:
@@ -188,6 +197,8 @@ def _path_and_kind(init: str) -> tuple[Path, str | None]:
     path, colon, kind = init.rpartition(":")
     if colon and kind in KINDS:
         return Path(path), kind
+    if colon and Path(path).is_file() and not Path(init).exists():
+        raise UsageError(f"unknown kind of weights {kind!r} in --init: {nearest(kind, KINDS)}")
     return Path(init), None
 
 
@@ -198,6 +209,8 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as err:
         raise UsageError(f"unknown --device {name!r}: use auto, cpu or cuda") from err
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"unknown --device {name!r}: use auto, cpu or cuda")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UsageError(
             "--device cuda was asked for, torch finds no CUDA device: use --device cpu"

@@ -130,14 +130,23 @@ def frames(path: Path) -> list[FrameHeader]:
     """
     data = read_dataset(path)
     try:
-        if str(data.get("Modality", "")) in NOT_IMAGES or "Rows" not in data:
+        if str(data.get("Modality", "")) in NOT_IMAGES:
             return []
-        return list(_frames(path, data))
+        if "Rows" in data:
+            return list(_frames(path, data))
+        kind = data.file_meta.get("MediaStorageSOPClassUID") or data.get("SOPClassUID")
+        name = str(getattr(kind, "name", ""))
     except parse_errors() as err:
         raise ReadError(
             f"{path}: expected readable geometry and intensity tags, found a damaged header "
             f"({type(err).__name__}); fetch the file again"
         ) from err
+    if name.endswith("Image Storage"):  # of an image class, without image tags: cut off
+        raise ReadError(
+            f"{path}: expected a whole DICOM file, found a {name.removesuffix(' Storage')} that "
+            "ends before its image size; the file is truncated, fetch it again"
+        )
+    return []
 
 
 def _frames(path: Path, data: Any) -> Iterator[FrameHeader]:

@@ -84,3 +84,19 @@ def test_loading_says_what_is_wrong(tmp_path):
         load(parse_model("x=bench_fakes:make_nothing"), "cpu")
     with pytest.raises(ModelError, match="package.module:function"):
         load(parse_model("x=bench_fakes:nothing_here"), "cpu")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "null"])
+def test_a_broken_record_of_a_run_is_a_sentence(tmp_path, text):
+    runs = tmp_path / "runs"
+    _run(runs, 1, "ft-sam")
+    (runs / "001-ft-sam/run.json").write_text(text)
+    with pytest.raises(ModelError, match=r"001-ft-sam/run\.json, found .*train again"):
+        choose([], runs)
+
+
+def test_near_names_are_said_once(tmp_path):
+    _run(tmp_path, 1, "sam-med2d")
+    with pytest.raises(UsageError) as err:
+        choose(["sam-med2"], tmp_path)
+    assert str(err.value).count("'sam-med2d'") == 1

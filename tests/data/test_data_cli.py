@@ -153,3 +153,42 @@ def test_load_dataset_opens_the_corpus_with_pictures(folder, tmp_path, monkeypat
     assert row["image"].size == (13, 11)
     assert row["masks"][0]["mask"].size == (13, 11)
     assert np.asarray(row["masks"][0]["mask"]).sum() == row["masks"][0]["area_px"]
+
+
+def test_version_and_help_of_every_command():
+    assert fakes.call_cli("--version").stdout.startswith("sammed ")
+    for name in ("build", "list", "describe", "show", "check", "schema"):
+        run = fakes.run_cli("data", name, "--help", COLUMNS="80", NO_COLOR="1")
+        assert run.returncode == 0
+        assert f"sammed data {name}" in run.stdout.split("example", 1)[1]
+        assert max(map(len, run.stdout.splitlines())) <= 80
+
+
+def test_a_catalogue_that_is_no_yaml_is_one_line(folder, tmp_path):
+    fakes.write_catalog(tmp_path / "cat")
+    for text, word in ((": [\n- {", "YAML"), ("", "an empty file")):
+        (tmp_path / "cat/broken.yaml").write_text(text)
+        run = fakes.call_cli("data", "build", "--source", tmp_path / "cat", cwd=folder)
+        _sentence(run, 1, "broken.yaml", word, "mend")
+
+
+def test_show_refuses_what_it_cannot_draw(folder, tmp_path):
+    for wrong, word in (
+        (("--out", tmp_path / "sheet.jpg"), ".png"),
+        (("--n", 0), "--n"),
+        (("--split", "tset"), "'test'"),
+    ):
+        _sentence(fakes.call_cli("data", "show", *wrong, cwd=folder), 2, word)
+
+
+def test_outlines_stay_visible_when_a_large_image_becomes_a_thumbnail():
+    from sammed_data.describe import _outline
+
+    big = np.zeros((1348, 1225), np.uint8)
+    big[400:900, 300:800] = 1
+    dot = np.zeros_like(big)
+    dot[1000:1003, 1000:1003] = 1
+    for mask, least in ((big, 200), (dot, 1)):
+        drawn = np.full((192, 174, 3), 128, np.uint8)
+        _outline(drawn, mask, (90, 230, 60))
+        assert (drawn == (90, 230, 60)).all(axis=2).sum() >= least

@@ -195,6 +195,16 @@ def test_a_truncated_slice_is_a_sentence(tmp_path):
         read_volume(folder)
 
 
+def test_a_slice_cut_before_its_image_size_is_not_passed_over(tmp_path):
+    folder = write_series(tmp_path / "s", answer_image(), **AXIAL)
+    last = sorted(folder.iterdir())[-1]
+    whole = last.read_bytes()
+    for size in (360, whole.find(b"\x20\x00\x32\x00") + 10):
+        last.write_bytes(whole[:size])
+        with pytest.raises(ReadError, match=f"{last.name}.*fetch it again"):
+            read_volume(folder)
+
+
 def test_one_slice_takes_its_thickness(tmp_path):
     folder = write_series(tmp_path / "s", answer_image()[:1], **AXIAL)
     assert read_volume(folder).geometry.spacing_zyx_mm[0] == pytest.approx(9.5)

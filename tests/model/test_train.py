@@ -18,8 +18,9 @@ from typer.testing import CliRunner
 
 import sammed
 from sammed_data.types import CorpusError, InterruptedRun, ModelError, UsageError
-from sammed_model.checkpoint import load_model, weight_digest
+from sammed_model.checkpoint import load_model, save_model, weight_digest
 from sammed_model.config import TrainConfig
+from sammed_model.sam import build_sam, spec_for
 from sammed_model.setup import Silent
 from sammed_model.train import train
 
@@ -204,3 +205,25 @@ def test_command_line(corpus, tmp_path):
     assert isinstance(wrong.exception, UsageError)
     assert "ft-sam" in str(wrong.exception)
     assert "--lr" in str(wrong.exception)
+
+
+def _cli(*args):
+    from sammed_data.types import SammedError
+
+    result = CliRunner().invoke(sammed.app, ["train", *map(str, args)])
+    assert isinstance(result.exception, SammedError), result.output
+    return str(result.exception), result.output
+
+
+def test_weights_of_another_model_or_kind_are_refused(corpus, tmp_path):
+    file = tmp_path / "tiny.safetensors"
+    save_model(build_sam(spec_for("vit_tiny", image_size=32), 0), file, recipe="tiny")
+    said, output = _cli("--corpus", corpus, "--out", tmp_path, "--model", "vit_b", "--init", file)
+    assert "expected weights of vit_b" in said
+    assert "found vit_tiny: give --model vit_tiny" in said
+    assert "%" not in output  # no bar where nobody looks
+    said, _ = _cli("--corpus", corpus, "--out", tmp_path, "--init", f"{file}:samm")
+    assert "did you mean 'sam'" in said
+    said, _ = _cli("--corpus", corpus, "--out", tmp_path, "--device", "meta")
+    assert "use auto, cpu or cuda" in said
+    assert not list(tmp_path.glob("0*"))
