@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sammed_data.types import ModelError
+from sammed_model.adapters import order_weights
 from sammed_model.sam import SPECS, SamModel
 from sammed_model.types import AdapterKind, SamSpec
 
@@ -124,6 +125,7 @@ def load_published(model: SamModel, state: Mapping[str, Tensor], path: Path) -> 
             f"{'; '.join(problems)}: give a complete weight file of this model"
         )
     model.load_state_dict({own[k][0]: v for k, v in state.items()}, strict=True, assign=True)
+    order_weights(model)
 
 
 def _list(names: list[str]) -> str:

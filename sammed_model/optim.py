@@ -87,7 +87,8 @@ def load_training_state(
         for name, parameter in parameters.items():
             parameter.copy_(state[f"weight/{name}"])
             moments = {
-                key: state[f"{key}/{name}"].to(parameter.device)
+                # Laid out in memory as the weight is: a file keeps no layout.
+                key: torch.empty_like(parameter).copy_(state[f"{key}/{name}"])
                 for key in _MOMENTS
                 if f"{key}/{name}" in state
             }

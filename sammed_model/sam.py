@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sammed_data.types import ModelError, nearest
 from sammed_model.adapters import add_adapters
+from sammed_model.attention import encode_fast
 from sammed_model.decode import encode_prompts, predict_masks
 from sammed_model.frame import Preprocessing
 from sammed_model.types import AdapterKind, DecoderOutput, Prompts, SamSpec, kind_facts
@@ -89,6 +90,7 @@ class SamModel(nn.Module):
         kind: ``sam``, ``ft-sam``, ``sam-med2d`` or ``medsam``: how the weights want to be used.
         preprocessing: how an image becomes the encoder's input.
         metadata: free strings kept with the weights (recipe, source, file digest).
+        fast: ``encode`` takes the fast path (same numbers to rounding), not upstream's forward.
     """
 
     def __init__(
@@ -100,6 +102,7 @@ class SamModel(nn.Module):
         self.kind = kind
         self.preprocessing = preprocessing or Preprocessing.named("default", spec.image_size)
         self.metadata: dict[str, str] = {}
+        self.fast = True
         modeling = _modeling()
         # Any: upstream's classes carry annotations that say less than they do.
         self.image_encoder: Any = _image_encoder(modeling, spec)
@@ -135,6 +138,8 @@ class SamModel(nn.Module):
                 f"{self.spec.name} expects images of 3 x {size} x {size}, found "
                 f"{tuple(x_BCHW.shape)}: use model.preprocessing.prepare"
             )
+        if self.fast:
+            return encode_fast(self.image_encoder, x_BCHW)
         embedding: Tensor = self.image_encoder(x_BCHW)
         return embedding
 

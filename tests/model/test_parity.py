@@ -11,6 +11,7 @@ import torch
 from golden_fill import PROMPTS_256, golden, image_tensor, weights
 
 from sammed_model.adapters import drop_adapters
+from sammed_model.attention import block_fast
 from sammed_model.decode import encode_prompts
 from sammed_model.naming import load_published, published_name, published_state
 from sammed_model.sam import SamModel, spec_for
@@ -36,26 +37,18 @@ def distance(got, want):
 
 @pytest.fixture(scope="module")
 def sam_med2d():
-    """The model, its embedding, and mean / std / norm of each block's output."""
-    model = filled(spec_for("vit_b", image_size=256, adapters="sam-med2d"))
-    return model, *run(model)
+    return filled(spec_for("vit_b", image_size=256, adapters="sam-med2d"))
 
 
-def run(model):
-    stats = []
-    hooks = [
-        block.register_forward_hook(
-            lambda _m, _i, out: stats.append(
-                [float(v) for v in (out.mean(), out.double().std(), out.double().norm())]
-            )
-        )
-        for block in model.image_encoder.blocks
-    ]
+def run(model, fast):
+    """The embedding, and mean / std / norm of each block's output."""
+    encoder, stats = model.image_encoder, []
     with torch.inference_mode():
-        embedding = model.encode(image_tensor(256))
-    for hook in hooks:
-        hook.remove()
-    return embedding, np.array(stats)
+        x = encoder.patch_embed(image_tensor(256)) + encoder.pos_embed
+        for block in encoder.blocks:
+            x = block_fast(block, x) if fast else block(x)
+            stats.append([float(v) for v in (x.mean(), x.double().std(), x.double().norm())])
+        return encoder.neck(x.permute(0, 3, 1, 2)), np.array(stats)
 
 
 def check(model, embedding, stats, want, prefix, names):
@@ -80,29 +73,29 @@ def check(model, embedding, stats, want, prefix, names):
             assert int(output.chosen()) == int(want[at + "chosen_token"])
 
 
-def test_sam_med2d_gives_the_published_numbers(sam_med2d):
-    model, embedding, stats = sam_med2d
+@pytest.mark.parametrize("fast", [False, True])
+def test_sam_med2d_gives_the_published_numbers(sam_med2d, fast):
     want = golden("sammed2d_vitb256")
-    check(model, embedding, stats, want, "", ("box", "point1", "mask"))
-    assert distance(model.prompt_encoder.get_dense_pe()[:, ::8], want["dense_pe"]) < STORED
+    check(sam_med2d, *run(sam_med2d, fast), want, "", ("box", "point1", "mask"))
+    assert distance(sam_med2d.prompt_encoder.get_dense_pe()[:, ::8], want["dense_pe"]) < STORED
 
 
-def test_sam_gives_upstreams_numbers_once_adapters_are_dropped(sam_med2d):
+@pytest.mark.parametrize("fast", [False, True])
+def test_sam_gives_upstreams_numbers_once_adapters_are_dropped(sam_med2d, fast):
     """Weights come from names, so the model without its adapters is the golden SAM."""
-    model = sam_med2d[0]
-    adapted = [block.mlp for block in model.image_encoder.blocks]
+    adapted = [block.mlp for block in sam_med2d.image_encoder.blocks]
     try:
-        drop_adapters(model)
-        embedding, stats = run(model)
-        check(model, embedding, stats, golden("sam_vitb256"), "256/", ("box", "point1"))
+        drop_adapters(sam_med2d)
+        want = golden("sam_vitb256")
+        check(sam_med2d, *run(sam_med2d, fast), want, "256/", ("box", "point1"))
     finally:
-        for block, mlp in zip(model.image_encoder.blocks, adapted, strict=True):
+        for block, mlp in zip(sam_med2d.image_encoder.blocks, adapted, strict=True):
             block.mlp = mlp
-        model.spec = dataclasses.replace(model.spec, adapters="sam-med2d")
+        sam_med2d.spec = dataclasses.replace(sam_med2d.spec, adapters="sam-med2d")
 
 
 def test_names_are_the_published_ones(sam_med2d):
-    names = list(published_state(sam_med2d[0]))
+    names = list(published_state(sam_med2d))
     assert len(names) == 386
     assert sum(".Adapter." in name for name in names) == 72
     assert "image_encoder.blocks.11.Adapter.spatial.2.weight" in names
