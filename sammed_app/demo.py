@@ -15,13 +15,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
+from sammed_app.findings import TRAINED, Finding, findings
 from sammed_app.pretrain import Pretraining, pretrain
 from sammed_bench.bench import BenchConfig, bench
 from sammed_bench.bench import Reporter as BenchReporter
 from sammed_bench.choose import choose, finished_runs
 from sammed_bench.report import Report, write_report
-from sammed_bench.scores import read_scores
-from sammed_bench.statistics import PairedResult, compare_models
 from sammed_bench.tables import CONTROL_SUFFIX
 from sammed_data.build import BuildResult, build
 from sammed_data.corpus import Corpus
@@ -34,7 +33,6 @@ from sammed_model.train import train
 
 RECORD = "demo.json"
 START = "vit_tiny_scenes.safetensors"
-TRAINED: tuple[Method, ...] = ("ft-sam", "sam-med2d")
 _CONTROLS: tuple[Control, ...] = ("none", "permuted")
 
 
@@ -65,31 +63,6 @@ class DemoPlan:
 QUICK = DemoPlan(
     n_patients=4, steps=4, passes=3, validation_images=4, limit=8, scratch_steps=2, batch_images=2
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """What one trained model shows in one prompt mode, against start and control.
-
-    Attributes:
-        over_start: trained minus the weights it started from.
-        over_control: trained minus the control (same masks and prompts, permuted images).
-        prompt_only: the control minus the start.
-    """
-
-    method: str
-    mode: str
-    over_start: PairedResult
-    over_control: PairedResult
-    prompt_only: PairedResult
-
-    @property
-    def holds(self) -> bool:
-        """Better than start and control, by intervals that exclude 0."""
-        return all(
-            result.low is not None and result.low > 0
-            for result in (self.over_start, self.over_control)
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,21 +145,6 @@ def run_demo(
         findings=tuple(findings(scored.out, plan.modes)),
         seconds=clock.seconds,
     )
-
-
-def findings(results: Path, modes: tuple[str, ...]) -> Iterator[Finding]:
-    """Paired comparisons of each trained model in each mode, from the score rows."""
-    rows = read_scores(results)
-    for method in TRAINED:
-        control = method + CONTROL_SUFFIX
-        for mode in modes:
-            yield Finding(
-                method=method,
-                mode=mode,
-                over_start=compare_models(rows, method, "sam", mode),
-                over_control=compare_models(rows, method, control, mode),
-                prompt_only=compare_models(rows, control, "sam", mode),
-            )
 
 
 class _Clock:

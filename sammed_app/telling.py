@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sammed_app.demo import DemoResult, Finding
+from sammed_app.demo import DemoResult
+from sammed_app.findings import Finding
 from sammed_bench.bench import Reporter as BenchReporter
 from sammed_bench.console import Shown, console, terminal_table
 from sammed_bench.report import headline

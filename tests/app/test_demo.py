@@ -8,7 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from sammed import app
-from sammed_app.demo import QUICK, DemoPlan, Finding, plan_of
+from sammed_app.demo import QUICK, DemoPlan, plan_of
+from sammed_app.findings import Finding
 from sammed_app.telling import Teller, _sentence
 from sammed_bench.statistics import PairedResult
 from sammed_data.types import UsageError

@@ -1,0 +1,54 @@
+"""What the demo's score rows show: trained models against their start and their controls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from sammed_bench.scores import read_scores
+from sammed_bench.statistics import PairedResult, compare_models
+from sammed_bench.tables import CONTROL_SUFFIX
+from sammed_model.config import Method
+
+TRAINED: tuple[Method, ...] = ("ft-sam", "sam-med2d")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What one trained model shows in one prompt mode, against start and control.
+
+    Attributes:
+        over_start: trained minus the weights it started from.
+        over_control: trained minus the control (same masks and prompts, permuted images).
+        prompt_only: the control minus the start.
+    """
+
+    method: str
+    mode: str
+    over_start: PairedResult
+    over_control: PairedResult
+    prompt_only: PairedResult
+
+    @property
+    def holds(self) -> bool:
+        """Better than start and control, by intervals that exclude 0."""
+        return all(
+            result.low is not None and result.low > 0
+            for result in (self.over_start, self.over_control)
+        )
+
+
+def findings(results: Path, modes: tuple[str, ...]) -> Iterator[Finding]:
+    """Paired comparisons of each trained model in each mode, from the score rows."""
+    rows = read_scores(results)
+    for method in TRAINED:
+        control = method + CONTROL_SUFFIX
+        for mode in modes:
+            yield Finding(
+                method=method,
+                mode=mode,
+                over_start=compare_models(rows, method, "sam", mode),
+                over_control=compare_models(rows, method, control, mode),
+                prompt_only=compare_models(rows, control, "sam", mode),
+            )
