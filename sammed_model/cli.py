@@ -72,6 +72,9 @@ def train(
     control: Annotated[
         str, typer.Option(help="'permuted' pairs masks with another patient's image.")
     ] = "none",
+    fast: Annotated[
+        bool, typer.Option("--fast/--no-fast", help="Fast encoder, or upstream's own forward.")
+    ] = True,
     validate_every: Annotated[
         int | None, typer.Option(help="Steps between validations.", show_default="a quarter")
     ] = None,
@@ -107,6 +110,7 @@ def train(
         "threads": threads,
         "workers": workers,
         "control": control,
+        "fast": fast,
         "validate_every": validate_every,
         "validation_images": validation_images,
     }

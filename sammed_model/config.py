@@ -63,6 +63,7 @@ class TrainConfig:
         passes: first pass and decoder passes together.
         warmup: steps of linear warm-up.
         control: ``permuted`` gives every sample the image of another patient.
+        fast: encode by the fast path (same numbers to rounding), not by upstream's forward.
         modes: prompts validated; ``best`` = those whose mean Dice picks the checkpoint.
         workers: loader threads; 0 reads in the training thread.
         cache_bytes: decoded samples (and ft-sam's embeddings) kept in memory up to this each.
@@ -90,6 +91,7 @@ class TrainConfig:
     threads: int | None = None
     workers: int = 1
     control: Control = "none"
+    fast: bool = True
     modes: tuple[ValidationMode, ...] = ("bbox", "1pt", "3pt", "5pt")
     best: tuple[ValidationMode, ...] = ("bbox", "1pt")
     validate_every: int | None = None

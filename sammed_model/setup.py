@@ -164,6 +164,7 @@ def _model(config: TrainConfig, report: Reporter) -> tuple[SamModel, dict[str, s
     if config.recipe == "released":
         model.preprocessing = Preprocessing.named("released", model.spec.image_size)
     train_only(model, config.method)
+    model.fast = config.fast
     return model.to(device), {"init": init, "path": str(path), "digest": digest}
 
 
