@@ -63,6 +63,7 @@ class BenchConfig:
         seed: of the prompts.
         limit: first so many images only; recorded.
         batch: images encoded together.
+        fast: encode by the fast path (same numbers to rounding), not by upstream's forward.
         baselines: score the trivial baselines beside the models.
         gallery: draw worst, median and best cases.
     """
@@ -74,6 +75,7 @@ class BenchConfig:
     batch: int = 8
     device: str = "auto"
     threads: int | None = None
+    fast: bool = True
     baselines: bool = True
     gallery: bool = True
 
@@ -135,7 +137,7 @@ def bench(
     device = resolve_device(config.device)
     corpus = Corpus(corpus_root)
     conditions = _conditions(corpus, config, notes)
-    models = [load(w, device) if isinstance(w, Wanted) else w for w in wanted]
+    models = [load(w, device, fast=config.fast) if isinstance(w, Wanted) else w for w in wanted]
     for w, model in zip(wanted, models, strict=True):
         notes.report.note(_introduction(model, w.why if isinstance(w, Wanted) else "given"))
     everybody = [*models, *_baselines(corpus, config, notes)]

@@ -181,8 +181,8 @@ def _complete(wanted: Wanted, runs: Path) -> Wanted:
     raise UsageError(f"unknown model {wanted.label!r}: {nearest(wanted.label, known)}")
 
 
-def load(wanted: Wanted, device: str) -> Model:
-    """The model itself.
+def load(wanted: Wanted, device: str, *, fast: bool = True) -> Model:
+    """The model itself; ``fast`` False lets a SAM encode by upstream's own forward.
 
     Raises:
         ModelError: it cannot be loaded.
@@ -191,4 +191,6 @@ def load(wanted: Wanted, device: str) -> Model:
         return from_factory(wanted.label, wanted.factory)
     if wanted.path is None:
         return renamed(MODELS[wanted.label](), wanted.label)
-    return sam_from_file(wanted.label, wanted.path, kind=wanted.kind, device=device)
+    loaded = sam_from_file(wanted.label, wanted.path, kind=wanted.kind, device=device)
+    loaded.model.fast = fast
+    return loaded

@@ -50,6 +50,9 @@ def _bench(
     batch: Annotated[int, typer.Option(help="Images encoded together.")] = 8,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int | None, typer.Option(help="CPU threads of torch.")] = None,
+    fast: Annotated[
+        bool, typer.Option("--fast/--no-fast", help="Fast encoder, or upstream's own forward.")
+    ] = True,
     seed: Annotated[int, typer.Option(help="Seed of the prompts.")] = 0,
     limit: Annotated[int | None, typer.Option(help="Only the first so many images.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
@@ -71,6 +74,7 @@ def _bench(
         batch=batch,
         device=device,
         threads=threads,
+        fast=fast,
     )
     Corpus(corpus)  # a missing corpus is said before models are looked for
     wanted = choose(model or [], runs)
