@@ -50,7 +50,7 @@ def sections(long: Sequence[Table], models: Sequence[str], judged: Sequence[str]
         Section(
             name="comparisons",
             title="Paired comparisons",
-            tables=(text.with_interval(replace(compared, note="")),),
+            tables=tuple(cuts(replace(text.with_interval(compared), note=""))),
             note=f"Difference of mean Dice on the same masks and prompts, in points of per cent. "
             f"{compared.note} Effect size: mean of the patients' differences over their standard "
             "deviation.",
@@ -76,7 +76,7 @@ def cuts(table: Table) -> list[Table]:
     """A long table by set and view; a view that leaves nothing out is said, not repeated."""
     parts: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in sorted(table.rows, key=lambda row: str(row["set"]) == "held_out"):
-        parts.setdefault((row["set"], row["view"]), []).append(row)
+        parts.setdefault((row["set"], row.get("view", "all")), []).append(row)
     titles: dict[tuple[str, str], str] = {}
     for (set_name, view), rows in parts.items():
         whole = parts.get((set_name, "all"), [])

@@ -181,4 +181,6 @@ def headline(report: Report) -> list[Table]:
     by_name = {section.name: section for section in report.sections}
     short = [table for name in HEADLINE for table in by_name[name].tables]
     wide = [table for table in short if table.name.endswith("-all")]
-    return [*wide, *by_name["comparisons"].tables, *by_name["overall"].tables]
+    compared = by_name["comparisons"]
+    paired = [replace(table, note=compared.note) for table in compared.tables]
+    return [*wide, *paired, *by_name["overall"].tables]

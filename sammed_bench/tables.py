@@ -26,6 +26,8 @@ Indices: TypeAlias = NDArray[np.intp]
 VIEW_NAMES = ("all", "sam-med2d")
 CONTROL_SUFFIX = "-permuted"
 TRIVIAL = "trivial"
+# Kinds that start from the model of kind sam beside them.
+_TRAINED = ("ft-sam", "sam-med2d")
 GROUPS = ("head_neck", "thorax", "abdomen", "pelvis", "lesion", "other")
 _MODE_ORDER = ("bbox", "1pt", "3pt", "5pt", "mask")
 # Upper edges of object size as a share of the image; the first is the paper's smallest object.
@@ -283,7 +285,7 @@ def comparison_table(rows: pd.DataFrame, models: Sequence[str] = ()) -> Table:
                 )
     return Table(
         name="comparisons",
-        title="Paired comparisons (difference of mean Dice)",
+        title="Paired comparisons",
         columns=(*columns, "masks", "patients"),
         rows=lines,
         note="'prompt-only' is what a model learns from masks and prompts without the right image: "
@@ -301,7 +303,8 @@ def _pairs(rows: pd.DataFrame, labels: Sequence[str]) -> Iterator[tuple[str, str
         control = model.endswith(CONTROL_SUFFIX)
         for start in starts:
             if model != start:
-                yield model, start, "prompt-only" if control else "over the start"
+                trained = "over the start" if kinds[model] in _TRAINED else "over sam"
+                yield model, start, "prompt-only" if control else trained
         if model + CONTROL_SUFFIX in labels:
             yield model, model + CONTROL_SUFFIX, "over its control"
         if len(trivial) and not control:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from sammed_bench import report, scores, tables
+from sammed_bench.console import terminal_table
 from sammed_bench.figures import bar_chart
 from sammed_bench.statistics import MIN_CLUSTERS
 
@@ -117,6 +120,20 @@ def test_nothing_answered_is_shown_and_counted(tmp_path, status):
     assert (row["answers"], row["failed"]) == ((22, 22) if status == "failed" else (0, 0))
     assert "nan" not in html.lower().split("<script")[0]
     assert ("not supported" in html.split('id="reading"')[0]) == (status == "unsupported")
+
+
+@pytest.mark.parametrize("width", [80, 120, 150])
+def test_a_terminal_of_any_width_breaks_no_word(tmp_path, width):
+    made, _ = _report(tmp_path, _rows(22, ("held_out", "test"), small=True))
+    screen = Console(file=io.StringIO(), width=width)
+    for table in report.headline(made):
+        screen.print(terminal_table(table))
+    text = screen.file.getvalue()
+    assert max(map(len, text.splitlines())) <= width
+    assert "\u2026" not in text
+    for words in ("ft-sam", "box-full", "81.0", "best", "liver"):
+        assert words in text
+    assert ("not shown here" in text) == (width < 150)
 
 
 def test_bars_are_valid_and_controls_pale():
