@@ -27,8 +27,8 @@ _DEFINITIONS = (
     "Dice and IoU at the native size of the slice, mean over masks, in per cent; nothing against "
     "nothing is 100. An answer that failed counts as 0; a prompt that a model does not take is "
     "'not supported' and left out.",
-    f"Intervals: {LEVEL:.0%} bootstrap, patients drawn and not masks; none under {MIN_CLUSTERS} "
-    "patients.",
+    f"Intervals: {100 * LEVEL:.0f} %, clustered on the patient, since masks of one patient "
+    f"resemble each other; none under {MIN_CLUSTERS} patients.",
     "Gain over trivial: mean Dice minus that of the best trivial baseline on the same masks and "
     "prompts, in points (box-full and box-ellipse for boxes, click-disc for clicks, the prompt "
     "itself for masks). At or under 0 the prompt alone explains the score.",
