@@ -138,6 +138,10 @@ def training_radius(rows: Sequence[Row]) -> float | None:
     return None
 
 
+# Labels that no model may have.
+TRIVIAL_NAMES = ("box-full", "box-ellipse", "click-disc", "mask-copy")
+
+
 def trivial_baselines(radius_fraction: float) -> list[Baseline]:
     """All of them."""
     detail = f"radius {radius_fraction:.6f} of the short side"

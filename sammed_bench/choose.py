@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sammed_bench.baselines import TRIVIAL_NAMES
 from sammed_bench.models import (
     MODELS,
     WEIGHT_NAMES,
@@ -162,6 +163,12 @@ def choose(asked: Sequence[str], runs: Path) -> list[Wanted]:
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if twice:
         raise UsageError(f"--model gives the label {twice[0]!r} twice: give each its own")
+    taken = [label for label in labels if label in TRIVIAL_NAMES]
+    if taken:
+        raise UsageError(
+            f"--model gives the label {taken[0]!r}, which is a trivial baseline that every "
+            "benchmark scores: give another label"
+        )
     return [_complete(w, runs) for w in wanted]
 
 

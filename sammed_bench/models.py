@@ -163,7 +163,13 @@ def from_factory(name: str, target: str) -> Model:
             f"expected a factory at {target!r} for model {name!r}, found: {err}: "
             "write package.module:function"
         ) from err
-    model = factory()
+    try:
+        model = factory()
+    except TypeError as err:
+        raise ModelError(
+            f"expected a function without arguments at {target!r} for model {name!r}, found: "
+            f"{err}: wrap it in one"
+        ) from err
     missing = [part for part in ("facts", "encode", "predict") if not hasattr(model, part)]
     if missing:
         raise ModelError(

@@ -238,6 +238,7 @@ def _decode_with_itk(path: Path) -> NDArray[Any]:
     """The second decoder, for compressions pydicom has no plugin for (JPEG lossless)."""
     import SimpleITK as sitk
 
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)  # its warnings quote header values
     try:
         image = sitk.ReadImage(str(path))
     except RuntimeError as err:

@@ -5,7 +5,9 @@ UIDs are compared in memory to group files and are never stored, returned or pri
 
 from __future__ import annotations
 
+import logging
 import struct
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +85,15 @@ def parse_errors() -> tuple[type[Exception], ...]:
     )  # fmt: skip
 
 
+def silence_pydicom() -> None:
+    """Keep pydicom from printing what stands in a header: its warnings quote values."""
+    import pydicom
+
+    warnings.filterwarnings("ignore", module=r"pydicom\.")
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+
+
 def read_dataset(path: Path, *, contours: bool = False, pixels: bool = False) -> Any:
     """Parse the allowed tags of one DICOM file.
 
@@ -98,6 +109,7 @@ def read_dataset(path: Path, *, contours: bool = False, pixels: bool = False) ->
     from pydicom.errors import InvalidDicomError
 
     first_bytes(path)
+    silence_pydicom()
     tags = _CONTOURS if contours else [*_GEOMETRY, *_INTENSITY, *_SEGMENTS]
     try:
         data = pydicom.dcmread(

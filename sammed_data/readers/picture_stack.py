@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sammed_data.geometry import canonicalize
 from sammed_data.readers import raster
+from sammed_data.readers.dicom_header import silence_pydicom
 from sammed_data.readers.limits import first_bytes
 from sammed_data.types import Geometry, GeometryError, ReadError
 
@@ -68,6 +69,7 @@ def _affine_by_number(series: Path) -> tuple[NDArray[np.float64], int]:
     import pydicom
     from pydicom.errors import InvalidDicomError
 
+    silence_pydicom()
     slices = []
     for path in sorted(p for p in series.iterdir() if p.is_file() and not p.name.startswith(".")):
         if first_bytes(path)[128:132] != b"DICM" and path.suffix.lower() != ".dcm":

@@ -100,3 +100,13 @@ def test_near_names_are_said_once(tmp_path):
     with pytest.raises(UsageError) as err:
         choose(["sam-med2"], tmp_path)
     assert str(err.value).count("'sam-med2d'") == 1
+
+
+def test_no_model_takes_the_label_of_a_baseline(tmp_path):
+    from sammed_bench.baselines import TRIVIAL_NAMES, trivial_baselines
+
+    assert tuple(b.facts.name for b in trivial_baselines(0.1)) == TRIVIAL_NAMES
+    with pytest.raises(UsageError, match=r"'box-full'.*another label"):
+        choose(["box-full=x.pth"], tmp_path)
+    with pytest.raises(ModelError, match="without arguments"):
+        load(parse_model("x=json:loads"), "cpu")

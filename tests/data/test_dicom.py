@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 
 import numpy as np
 import pytest
@@ -448,3 +449,22 @@ def test_dcmqi_segments_equal_their_nrrd(samples, image, seg, answer):
     assert same_grid(geometry, volume.geometry)
     assert [r.name for r in regions] == ["Liver"]
     np.testing.assert_array_equal(_mask(regions[0], volume.array.shape), reference > 0)
+
+
+def test_nothing_of_a_header_is_printed_whatever_is_wrong_with_it(tmp_path, capfd):
+    """pydicom's own warnings quote values; nobody's name may reach a log by them."""
+
+    def edit(data, k):
+        data.SpecificCharacterSet = "NEEDLECS"
+        data.FrameOfReferenceUID = "NEEDLE.UID"
+        data.SliceThickness, data.Modality = "3.0", "CT"
+
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("ignore")
+        folder = write_series(tmp_path / "s", answer_image(), edit=edit, **AXIAL)
+        warnings.simplefilter("always")
+        read_volume(folder)
+        dicom_header.frame_of_reference(sorted(folder.iterdir())[0])
+
+    assert not [w for w in said if "NEEDLE" in str(w.message)]
+    assert "NEEDLE" not in "".join(capfd.readouterr())
