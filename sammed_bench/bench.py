@@ -6,7 +6,7 @@ import json
 import platform
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
@@ -144,7 +144,7 @@ def bench(
     folder = out or _numbered(results, conditions)
     _claim(folder, conditions, [m.facts.name for m in everybody])
     samples = run.reader(corpus, conditions)
-    if config.limit is not None:
+    if _bites(corpus, conditions):
         notes.add(f"only the first {len(samples)} images are scored (--limit {config.limit})")
     notes.report.note(
         f"{len(samples)} images with {samples.n_masks} masks of {', '.join(conditions.splits)}; "
@@ -167,7 +167,8 @@ def bench(
         scored.append((model, outcome, time.perf_counter() - began))
         _drop_stale(folder, outcome)
         _remark(outcome, notes)
-    _record(folder, conditions, scored, notes.said, {"corpus": str(corpus.root)} | asdict(config))
+    settings = {"corpus": str(corpus.root)} | asdict(config) | {"device": device}
+    _record(folder, conditions, scored, notes.said, settings)
     if config.gallery:
         write_gallery(folder, read_scores(folder), models, samples, conditions, device)
     return BenchResult(
@@ -177,6 +178,13 @@ def bench(
         masks=samples.n_masks,
         notes=tuple(notes.said),
     )
+
+
+def _bites(corpus: Corpus, conditions: Conditions) -> bool:
+    """Whether the limit leaves an image out."""
+    if conditions.limit is None:
+        return False
+    return len(run.bench_rows(corpus, replace(conditions, limit=None))) > conditions.limit
 
 
 class _Notes:

@@ -53,7 +53,7 @@ def sections(long: Sequence[Table], models: Sequence[str], judged: Sequence[str]
             tables=tuple(cuts(replace(text.with_interval(compared), note=""))),
             note=f"Difference of mean Dice on the same masks and prompts, in points of per cent. "
             f"{compared.note} Effect size: mean of the patients' differences over their standard "
-            "deviation.",
+            "deviation; each patient counts once there, so its sign may differ.",
         ),
     ]
     for name in _WIDE:
@@ -151,7 +151,7 @@ def conditions_table(record: dict[str, Any], rows: pd.DataFrame) -> Table:
         "protocol": f"{protocol.get('name', '')}, version {protocol.get('version', '')} "
         f"({known.get('protocol_hash', '')[:12]})",
         "prompt seed": str(known.get("seed", "")),
-        "images": "all" if known.get("limit") is None else f"the first {known['limit']} only",
+        "images": "all" if known.get("limit") is None else f"the first {known['limit']} at most",
         "run": f"{settings.get('device', '')}, torch {record.get('torch', '')}, sammed "
         f"{record.get('code_version', '')}, finished {record.get('finished', '')}",
     }

@@ -97,7 +97,7 @@ def test_the_conditions_and_models_are_said(tmp_path):
     counts = "22 images, 22 masks (22 in view sam-med2d), 22 patients, 1 datasets"
     assert said["scored: test"] == counts
     assert "d-test (image)" in said["patients"]
-    assert said["images"] == "the first 9 only"
+    assert said["images"] == "the first 9 at most"
     models = {row["model"]: row for row in made.about[1].rows}
     assert (models["ft-sam"]["answers"], models["ft-sam"]["failed"]) == (22, 0)
     assert models["ft-sam"]["weights_sha256"] == "121212121212"
