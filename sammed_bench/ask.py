@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from sammed_bench import metrics, protocols
+from sammed_bench.metric_cards import ALWAYS
 from sammed_bench.protocols import SAM_MED2D, Protocol, Target
+from sammed_bench.surface import TOLERANCE
 from sammed_bench.types import ImagePrompts, KnowsTruth, Model, Prediction
 from sammed_data.corpus import MaskRow, Row
 from sammed_data.types import ModelError
@@ -28,6 +30,8 @@ class Conditions:
         splits: which of its splits.
         modes: prompt modes.
         limit: only the first so many images, for a quick look; None = all.
+        metrics: what is measured.
+        tolerance: of the normalised surface Dice, in mm, or px where the spacing is unknown.
     """
 
     corpus_sha256: str
@@ -36,10 +40,13 @@ class Conditions:
     protocol: Protocol = SAM_MED2D
     seed: int = 0
     limit: int | None = None
+    metrics: tuple[str, ...] = ALWAYS
+    tolerance: float = TOLERANCE
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON, with the hash of the protocol."""
         found = asdict(self) | {"splits": list(self.splits), "modes": list(self.modes)}
+        found |= {"metrics": list(self.metrics)}
         return found | {"protocol_hash": self.protocol.hash, "metrics_version": metrics.VERSION}
 
 

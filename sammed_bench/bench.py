@@ -18,8 +18,10 @@ from sammed_bench.ask import Conditions
 from sammed_bench.baselines import FALLBACK_RADIUS, training_radius, trivial_baselines
 from sammed_bench.choose import Wanted, load
 from sammed_bench.gallery import write_gallery
+from sammed_bench.metric_cards import ALWAYS, in_order
 from sammed_bench.run import Outcome
 from sammed_bench.scores import read_scores
+from sammed_bench.surface import TOLERANCE
 from sammed_bench.types import Model
 from sammed_data.corpus import Corpus
 from sammed_data.types import UsageError
@@ -66,6 +68,8 @@ class BenchConfig:
         fast: encode by the fast path (same numbers to rounding), not by upstream's forward.
         baselines: score the trivial baselines beside the models.
         gallery: draw worst, median and best cases.
+        metrics: what is measured.
+        tolerance: of the normalised surface Dice, in mm, or px where the spacing is unknown.
     """
 
     modes: tuple[str, ...] = ("1pt", "bbox", "5pt")
@@ -78,8 +82,12 @@ class BenchConfig:
     fast: bool = True
     baselines: bool = True
     gallery: bool = True
+    metrics: tuple[str, ...] = ALWAYS
+    tolerance: float = TOLERANCE
 
     def __post_init__(self) -> None:
+        if not self.tolerance > 0:
+            raise UsageError(f"--tolerance must be above 0, found {self.tolerance}")
         for name, low in (("limit", 1), ("batch", 1), ("threads", 1), ("seed", 0)):
             value = getattr(self, name)
             if value is not None and value < low:
@@ -209,6 +217,8 @@ def _conditions(corpus: Corpus, config: BenchConfig, notes: _Notes) -> Condition
         modes=config.modes,
         seed=config.seed,
         limit=config.limit,
+        metrics=in_order(config.metrics),
+        tolerance=config.tolerance,
     )
 
 

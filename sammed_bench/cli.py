@@ -55,6 +55,12 @@ def _bench(
     ] = True,
     seed: Annotated[int, typer.Option(help="Seed of the prompts.")] = 0,
     limit: Annotated[int | None, typer.Option(help="Only the first so many images.")] = None,
+    metrics: Annotated[
+        str, typer.Option(help="dice, iou (always), nsd, hd95, boundary_iou.")
+    ] = "dice,iou",
+    tolerance: Annotated[
+        float, typer.Option(help="Of nsd, in mm; in pixels where the spacing is unknown.")
+    ] = 2.0,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> None:
     from sammed_bench.protocols import parse_modes
@@ -63,6 +69,7 @@ def _bench(
     from sammed_bench.bench import BenchConfig, bench
     from sammed_bench.choose import choose
     from sammed_bench.console import Shown, console
+    from sammed_bench.metric_cards import parse_metrics
     from sammed_bench.report import headline, write_report
     from sammed_data.corpus import Corpus
 
@@ -75,6 +82,8 @@ def _bench(
         device=device,
         threads=threads,
         fast=fast,
+        metrics=parse_metrics(metrics),
+        tolerance=tolerance,
     )
     Corpus(corpus)  # a missing corpus is said before models are looked for
     wanted = choose(model or [], runs)

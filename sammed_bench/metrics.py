@@ -1,7 +1,8 @@
 """Overlap metrics of boolean masks at the native size of the slice.
 
 Empty-mask policy: nothing predicted where nothing is scores 1, everything else with an empty side
-scores 0. Pixels that the corpus marks 'ignore' count nowhere.
+scores 0. Pixels that the corpus marks 'ignore' count nowhere. Metrics of outlines:
+``surface``.
 """
 
 from __future__ import annotations
@@ -71,4 +72,4 @@ def iou(counts: Overlap) -> Tensor:
     return _ratio(counts.both_M, counts.predicted_M + counts.truth_M - counts.both_M)
 
 
-METRICS: dict[str, Callable[[Overlap], Tensor]] = {"dice": dice, "iou": iou}
+OVERLAPS: dict[str, Callable[[Overlap], Tensor]] = {"dice": dice, "iou": iou}

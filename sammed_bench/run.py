@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from sammed_bench import metrics
-from sammed_bench.ask import Answer, Asked, Conditions, accepts, answer_batch
+from sammed_bench.ask import Asked, Conditions, accepts, answer_batch
+from sammed_bench.measure import measure, unsupported
 from sammed_bench.scores import about_mask, about_model, slug, write_part
 from sammed_bench.types import Model
 from sammed_data.corpus import VIEWS, Corpus, Row
@@ -189,36 +189,12 @@ def score_batch(
     rows = []
     for mode in conditions.modes:
         for image, answer in zip(asked, answers[mode], strict=True):
-            scores = _scores(image, answer, accepts(model, mode))
+            if accepts(model, mode):
+                scores = measure(image, answer, conditions)
+            else:
+                scores = [unsupported()] * len(image.masks)
             rows += [
                 who | about_mask(image.row, mask) | {"mode": mode} | score
                 for mask, score in zip(image.masks, scores, strict=True)
             ]
     return rows
-
-
-def _scores(image: Asked, answer: Answer, supported: bool) -> list[dict[str, Any]]:
-    """Metrics and status of each mask; a failure scores 0 and is counted."""
-    none: dict[str, Any] = {name: None for name in metrics.METRICS}
-    if not supported:
-        return [none | {"status": "unsupported", "error": "", "n_clicks": 0}] * len(image.masks)
-    if answer.masks_MHW is None or answer.finite_M is None or answer.clicks_M is None:
-        worst = {name: 0.0 for name in metrics.METRICS}
-        return [worst | {"status": "failed", "error": answer.error, "n_clicks": 0}] * len(
-            image.masks
-        )
-    counts = metrics.overlap(answer.masks_MHW, image.target.truth_MHW, image.target.valid_HW)
-    values = {
-        name: torch.where(answer.finite_M, metric(counts), 0.0).tolist()
-        for name, metric in metrics.METRICS.items()
-    }
-    finite, clicks = answer.finite_M.tolist(), answer.clicks_M.tolist()
-    return [
-        {name: found[i] for name, found in values.items()}
-        | {
-            "status": "ok" if finite[i] else "failed",
-            "error": "" if finite[i] else "the model's answer holds values that are not finite",
-            "n_clicks": clicks[i],
-        }
-        for i in range(len(image.masks))
-    ]

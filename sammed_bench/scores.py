@@ -51,6 +51,11 @@ SCHEMA = pa.schema(
         ("width", pa.int32()),
         ("dice", pa.float64()),
         ("iou", pa.float64()),
+        # Null where --metrics did not ask; surface_unit is that of hd95 and the tolerance of nsd.
+        ("nsd", pa.float64()),
+        ("hd95", pa.float64()),
+        ("boundary_iou", pa.float64()),
+        ("surface_unit", pa.string()),
         ("status", pa.string()),
         ("error", pa.string()),
         ("n_clicks", pa.int32()),

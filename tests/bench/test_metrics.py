@@ -17,7 +17,7 @@ MASKS = arrays(bool, SHAPE)
 
 def _scores(a, b, valid=None):
     counts = metrics.overlap(torch.as_tensor(a), torch.as_tensor(b), valid)
-    return {name: metric(counts).numpy() for name, metric in metrics.METRICS.items()}
+    return {name: metric(counts).numpy() for name, metric in metrics.OVERLAPS.items()}
 
 
 def test_hand_example():
@@ -35,7 +35,7 @@ def test_hand_example():
 @given(MASKS, MASKS)
 def test_properties(a, b):
     found, turned = _scores(a, b), _scores(b, a)
-    for name in metrics.METRICS:
+    for name in metrics.OVERLAPS:
         assert np.all((found[name] >= 0) & (found[name] <= 1))
         assert np.array_equal(found[name], turned[name])
         assert np.array_equal(_scores(a, a)[name], np.ones(2))
