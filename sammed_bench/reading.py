@@ -143,9 +143,10 @@ def conditions_table(record: dict[str, Any], rows: pd.DataFrame) -> Table:
     """What was scored, on what and how, a line each."""
     known, settings = record.get("conditions", {}), record.get("settings", {})
     protocol = known.get("protocol", {})
+    found = sorted(rows.groupby("set"), key=lambda pair: pair[0] == "held_out")
     said = {
         "corpus": f"{settings.get('corpus', '')} (content {known.get('corpus_sha256', '')[:12]})",
-        **{f"scored: {_SETS.get(str(s), s)}": _counts(part) for s, part in rows.groupby("set")},
+        **{f"scored: {_SETS.get(str(s), s)}": _counts(part) for s, part in found},
         "patients": _unit(rows),
         "prompt modes": ", ".join(known.get("modes", [])),
         "protocol": f"{protocol.get('name', '')}, version {protocol.get('version', '')} "
