@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import NoReturn
 
 import typer
 
@@ -12,6 +13,8 @@ from sammed_bench.cli import register as register_bench
 from sammed_data.cli import app as data_app
 from sammed_data.types import InterruptedRun, SammedError, UsageError
 from sammed_model.cli import register as register_model
+
+INTERRUPTED = 130
 
 app = typer.Typer(
     name="sammed",
@@ -48,13 +51,24 @@ def main() -> None:
     try:
         app(prog_name="sammed")  # also where it runs as `python -m sammed`
     except (InterruptedRun, KeyboardInterrupt) as err:
-        typer.echo(f"interrupted: {err or 'stopped by the user'}; run again to continue", err=True)
-        sys.exit(130)
+        _interrupted(str(err))
+    except SystemExit as stop:
+        if stop.code != INTERRUPTED:
+            raise
+        _interrupted("")  # typer turns Ctrl-C into this code without a word
     except SammedError as err:
         if os.environ.get("SAMMED_DEBUG"):
             raise
         typer.echo(f"error: {err}", err=True)
         sys.exit(2 if isinstance(err, UsageError) else 1)
+
+
+def _interrupted(said: str) -> NoReturn:
+    text = said or "stopped by the user"
+    if "continue" not in text:
+        text += "; run again to continue"
+    typer.echo(f"interrupted: {text}", err=True)
+    sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":
