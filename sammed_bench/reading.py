@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from sammed_bench import tables, text
+from sammed_bench.metric_cards import ALWAYS
+from sammed_bench.metric_tables import NAMES as METRIC_TABLES
 from sammed_bench.statistics import MIN_CLUSTERS
 from sammed_bench.tables import TRIVIAL, Table
 
@@ -65,6 +67,9 @@ def sections(long: Sequence[Table], models: Sequence[str], judged: Sequence[str]
     structure = by_name["structure"]
     full = _untitled(structure)
     found.append(Section(name="structure", title=structure.title, tables=(), full=full))
+    for table in (by_name[name] for name in METRIC_TABLES if name in by_name):
+        every = tuple(cuts(replace(table, note="")))
+        found.append(Section(name=table.name, title=table.title, tables=every, note=table.note))
     return found
 
 
@@ -151,6 +156,7 @@ def conditions_table(record: dict[str, Any], rows: pd.DataFrame) -> Table:
         "prompt modes": ", ".join(known.get("modes", [])),
         "protocol": f"{protocol.get('name', '')}, version {protocol.get('version', '')} "
         f"({known.get('protocol_hash', '')[:12]})",
+        "metrics": _metrics(known),
         "prompt seed": str(known.get("seed", "")),
         "images": "all" if known.get("limit") is None else f"the first {known['limit']} at most",
         "run": f"{settings.get('device', '')}, torch {record.get('torch', '')}, sammed "
@@ -158,6 +164,11 @@ def conditions_table(record: dict[str, Any], rows: pd.DataFrame) -> Table:
     }
     lines = [{"condition": name, "value": value} for name, value in said.items()]
     return Table(name="conditions", title="", columns=("condition", "value"), rows=lines)
+
+
+def _metrics(known: dict[str, Any]) -> str:
+    named = ", ".join(known.get("metrics", ALWAYS))
+    return f"{named}; NSD within {known['tolerance']:g} mm or px" if "nsd" in named else named
 
 
 def _counts(rows: pd.DataFrame) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from sammed_bench import tables, text
 from sammed_bench.figures import CASE_COLOURS, bar_chart
+from sammed_bench.metric_tables import metric_tables
 from sammed_bench.reading import (
     HEADLINE,
     Section,
@@ -77,7 +78,7 @@ def load_report(results: Path) -> Report:
     path = results / "bench.json"
     record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     order = record.get("model_order", [])
-    long = tables.all_tables(rows, order)
+    long = [*tables.all_tables(rows, order), *metric_tables(rows, order)]
     models = tables.model_order(rows, order)
     trivial = set(rows.loc[rows["kind"] == TRIVIAL, "model"])
     made = tables.prepare(rows)

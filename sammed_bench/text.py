@@ -8,12 +8,18 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from sammed_bench.metric_cards import METRICS
 from sammed_bench.statistics import LEVEL, MIN_CLUSTERS
 from sammed_bench.tables import Table
 
 MISSING = "–"
 # Numbers that are no shares of 1.
-_FORMATS = {"effect": "+.2f", "seconds": ".1f"}
+_FORMATS = {"effect": "+.2f", "seconds": ".1f"} | {
+    f"{name}_{part}": ".2f"
+    for name, card in METRICS.items()
+    if card.length
+    for part in ("mean", "low", "high")
+}
 _SIGNED = {"gain", "difference"}
 _INTERVAL = f"{LEVEL:.0%} interval".replace("%", " %")
 # Columns whose name does not say what they hold; shares of 1 are shown in per cent.
@@ -30,7 +36,8 @@ _HEADINGS = {
     "mode": "prompt",
     "trivial": "best trivial",
     "weights_sha256": "weights (SHA-256)",
-}
+    "surface_unit": "unit",
+} | {f"{name}_mean": card.heading for name, card in METRICS.items()}
 
 
 def heading(column: str) -> str:

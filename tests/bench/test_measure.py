@@ -11,10 +11,11 @@ import tiny_corpus
 
 from sammed_bench import scores
 from sammed_bench.ask import Conditions
-from sammed_bench.bench import BenchConfig
+from sammed_bench.bench import BenchConfig, bench
 from sammed_bench.metric_cards import METRICS, parse_metrics
 from sammed_bench.metric_tables import metric_tables
 from sammed_bench.models import Oracle
+from sammed_bench.report import write_report
 from sammed_bench.run import bench_corpus
 from sammed_bench.surface import Ruler, surface_scores
 from sammed_data.corpus import Corpus
@@ -110,3 +111,15 @@ def test_names_of_metrics():
         parse_metrics("dice,hd96")
     with pytest.raises(UsageError, match="--tolerance"):
         BenchConfig(tolerance=0.0)
+
+
+def test_the_report_shows_all_metrics_with_their_direction(corpus, tmp_path):
+    config = BenchConfig(modes=("bbox",), metrics=("nsd", "hd95"), splits=("test",), gallery=False)
+    made = bench(corpus.root, [Oracle()], config, out=tmp_path / "r")
+    write_report(made.out)
+    shown = (made.out / "report" / "report.md").read_text()
+    assert "| NSD % \u2191 |" in shown
+    assert "| HD95 \u2193 |" in shown
+    assert "| mm | bbox | oracle |" in shown
+    assert "NSD within 2 mm or px" in shown
+    assert (made.out / "report" / "tables" / "metrics-by-modality.csv").is_file()
