@@ -48,12 +48,12 @@ class DemoPlan:
     """
 
     n_patients: int = 36
-    steps: int = 160
+    steps: int = 200
     batch_images: int = 4
     masks_per_image: int = 5
     passes: int = 3
     lr: float = 5e-4
-    validation_images: int = 24
+    validation_images: int = 16
     limit: int | None = None
     modes: tuple[str, ...] = ("bbox", "1pt", "5pt")
     scratch_steps: int | None = None

@@ -55,7 +55,7 @@ def abdomen_ct(rng: Rng) -> Anatomy:
         place.blob((64, 36), (12, 6.5), 0.8, 0.12, bite=(-1.5, 0.85, 0.6)),
         place.blob((64, 72), (12, 6.5), -0.8, 0.12, bite=(-1.6, 0.85, 0.6)),
     ]
-    tumour = place.blob((42, 26), (7.5, 4.5), float(rng.uniform(0, 3)), 0.3)
+    tumour = place.blob((42, 27), (10, 6.5), float(rng.uniform(0, 3)), 0.3)
     bowel = [
         place.blob((float(rng.uniform(22, 60)), float(rng.uniform(44, 70))), (7, 5), 0.0, 0.25)
         for _ in range(4)
@@ -68,7 +68,7 @@ def abdomen_ct(rng: Rng) -> Anatomy:
         "spleen": 85 + rng.normal(0, 12),
         "kidney": 130 + rng.normal(0, 25),
         "aorta": 150 + rng.normal(0, 30),
-        "tumour": -45 + rng.normal(0, 10),
+        "tumour": -75 + rng.normal(0, 10),
         "bowel": 60 + rng.normal(0, 25),
     }
     slicer = Slicer(rng, n)
@@ -104,14 +104,14 @@ def cardiac_mr(rng: Rng) -> Anatomy:
     """Left ventricle in its muscular ring with a scar, crescent of the right one; a bias field."""
     n = int(rng.integers(4, 7))
     place = _Placer(rng)
-    radius = float(rng.uniform(12, 17))
+    radius = float(rng.uniform(15, 20))
     ring = place.blob((46, 60), (radius * 1.25, radius), 0.5, 0.08)
-    wall = float(rng.uniform(0.55, 0.7))
+    wall = float(rng.uniform(0.5, 0.6))
     cavity = replace(
         ring, radii=(ring.radii[0] * wall, ring.radii[1] * wall), lobes=lobes(rng, 0.1)
     )
-    right = place.blob((46, 38), (22, 12), 1.3, 0.1)
-    scar = place.blob((46, 60), (10, 7), float(rng.uniform(0, 3)), 0.3)
+    right = place.blob((46, 34), (24, 12), 1.3, 0.1)
+    scar = place.blob((46, 60), (13, 9), float(rng.uniform(0, 3)), 0.3)
     turn = float(rng.uniform(0, 2 * np.pi))
     scar = replace(
         scar,
@@ -158,13 +158,13 @@ def thorax_ct(rng: Rng) -> Anatomy:
     heart = place.blob((44, 54), (15, 9), 0.6, 0.16, bite=(2.5, 1.0, 0.5))
     side = int(rng.integers(2))
     home = lungs[side].centre_yx
-    tumour = place.blob((home[0] + float(rng.uniform(-9, 9)), home[1]), (7, 4.5), 1.0, 0.35)
+    tumour = place.blob((home[0] + float(rng.uniform(-9, 9)), home[1]), (10, 6.5), 1.0, 0.35)
     slicer = Slicer(rng, n)
-    levels = {"lung": -820 + rng.normal(0, 40), "heart": 55 + rng.normal(0, 15)}
+    levels = {"lung": -820 + rng.normal(0, 40), "heart": 70 + rng.normal(0, 15)}
     planes, labels = [], []
     for z in range(n):
         body = Blob(centre_yx=(45, 52), radii=(50, 41)).mask(SIZE)
-        image = np.where(body, 5 + 45 * clouds(rng, SIZE, 2.5), -1000.0)
+        image = np.where(body, -110 + 45 * clouds(rng, SIZE, 2.5), -1000.0)
         label = np.zeros(SIZE, np.int16)
         for value, shape in ((3, heart), (1, lungs[0]), (2, lungs[1])):
             label[slicer.cut(shape, z) & body] = value
@@ -172,8 +172,8 @@ def thorax_ct(rng: Rng) -> Anatomy:
         image[label == 3] = levels["heart"]
         in_lung = (label == 1) | (label == 2)
         image[in_lung] = levels["lung"]
-        image[in_lung & (clouds(rng, SIZE, 1.0) > 1.7)] = -120
-        image[label == 4] = 20
+        image[in_lung & (clouds(rng, SIZE, 1.0) > 2.3)] = -350
+        image[label == 4] = 40
         planes.append(smooth(image, 0.8) + rng.normal(0, 25, SIZE))
         labels.append(label)
     names = ("Lung_R", "Lung_L", "Heart", "GTV")
