@@ -72,6 +72,7 @@ class Progress:
         best_dice: its Dice by mode.
         start: Dice by mode before training.
         base_sha256: digest of the weights the run started from.
+        corpus_sha256: content of the corpus it learns from; empty in states of older runs.
         log_bytes: length of the log that belongs to this state.
     """
 
@@ -83,6 +84,7 @@ class Progress:
     best_dice: dict[str, float] = field(default_factory=dict)
     start: dict[str, float] = field(default_factory=dict)
     base_sha256: str = ""
+    corpus_sha256: str = ""
     log_bytes: int = 0
 
 

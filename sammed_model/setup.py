@@ -98,10 +98,10 @@ def set_up(
     optimiser = make_optimiser(model, config)
     config = replace(config, init=base["init"])
     folder = RunFolder(resume or create_run(runs, config.method))
-    progress = _resume(folder, model, optimiser, base["digest"]) if resume else None
+    progress = _resume(folder, model, optimiser, base["digest"], corpus) if resume else None
     if progress is None:
         config.save(folder.config)
-        progress = Progress(base_sha256=base["digest"])
+        progress = Progress(base_sha256=base["digest"], corpus_sha256=corpus.content_hash)
     _describe(loader.samples, held_out, model, report)
     return Run(
         config=config,
@@ -242,7 +242,11 @@ def _loader(corpus: Corpus, rows: Sequence[Row], config: TrainConfig, model: Sam
 
 
 def _resume(
-    folder: RunFolder, model: SamModel, optimiser: torch.optim.Optimizer, digest: str
+    folder: RunFolder,
+    model: SamModel,
+    optimiser: torch.optim.Optimizer,
+    digest: str,
+    corpus: Corpus,
 ) -> Progress | None:
     state = folder.load_state()
     if state is None:
@@ -252,6 +256,12 @@ def _resume(
         raise ModelError(
             f"expected the run {folder.path} to continue from weights {progress.base_sha256[:12]}, "
             f"found {digest[:12]}: the --init file of the run has changed, put it back"
+        )
+    if progress.corpus_sha256 not in ("", corpus.content_hash):
+        raise UsageError(
+            f"expected the run {folder.path} to continue on its corpus "
+            f"{progress.corpus_sha256[:12]}, found {corpus.content_hash[:12]} at {corpus.root}: "
+            "give the same --corpus, or train anew with --init"
         )
     load_training_state(model, optimiser, tensors)
     return progress

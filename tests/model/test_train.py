@@ -227,3 +227,12 @@ def test_weights_of_another_model_or_kind_are_refused(corpus, tmp_path):
     said, _ = _cli("--corpus", corpus, "--out", tmp_path, "--device", "meta")
     assert "use auto, cpu or cuda" in said
     assert not list(tmp_path.glob("0*"))
+
+
+def test_a_run_is_not_resumed_on_another_corpus(corpus, tmp_path):
+    asked = iter([False, True])
+    with pytest.raises(InterruptedRun):
+        train(corpus, TrainConfig(**QUICK), runs=tmp_path, should_stop=lambda: next(asked))
+    other = write_corpus(tmp_path / "other", patients={"train": 2, "validation": 1}, size=(30, 40))
+    with pytest.raises(UsageError, match="give the same --corpus"):
+        train(other, TrainConfig(), resume=tmp_path / "001-sam-med2d")
