@@ -48,11 +48,11 @@ class DemoPlan:
     """
 
     n_patients: int = 36
-    steps: int = 200
+    steps: int = 400
     batch_images: int = 4
     masks_per_image: int = 5
     passes: int = 3
-    lr: float = 5e-4
+    lr: float = 8e-4
     validation_images: int = 16
     limit: int | None = None
     modes: tuple[str, ...] = ("bbox", "1pt", "5pt")

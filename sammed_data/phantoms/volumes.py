@@ -49,13 +49,13 @@ def abdomen_ct(rng: Rng) -> Anatomy:
     """Liver with a tumour, spleen, kidneys, aorta; bowel that looks like them."""
     n = int(rng.integers(4, 7))
     place = _Placer(rng)
-    liver = place.blob((42, 34), (26, 15), 0.6, 0.16, bite=(0.5, 0.9, 0.75))
-    spleen = place.blob((44, 84), (16, 9), 1.1, 0.14, bite=(1.6, 0.75, 0.75))
+    liver = place.blob((42, 34), (26, 15), 0.6, 0.16, bite=(0.5, 0.85, 0.85))
+    spleen = place.blob((44, 84), (18, 11), 1.1, 0.14, bite=(1.6, 0.8, 0.85))
     kidneys = [
-        place.blob((64, 36), (12, 6.5), 0.8, 0.12, bite=(-1.5, 0.85, 0.6)),
-        place.blob((64, 72), (12, 6.5), -0.8, 0.12, bite=(-1.6, 0.85, 0.6)),
+        place.blob((64, 36), (13, 8), 0.8, 0.12, bite=(-1.5, 0.8, 0.75)),
+        place.blob((64, 72), (13, 8), -0.8, 0.12, bite=(-1.6, 0.8, 0.75)),
     ]
-    tumour = place.blob((42, 27), (10, 6.5), float(rng.uniform(0, 3)), 0.3)
+    tumour = place.blob((42, 27), (14, 9), 0.8, 0.25, bite=(float(rng.uniform(0, 6)), 1.0, 0.6))
     bowel = [
         place.blob((float(rng.uniform(22, 60)), float(rng.uniform(44, 70))), (7, 5), 0.0, 0.25)
         for _ in range(4)
@@ -108,9 +108,12 @@ def cardiac_mr(rng: Rng) -> Anatomy:
     ring = place.blob((46, 60), (radius * 1.25, radius), 0.5, 0.08)
     wall = float(rng.uniform(0.5, 0.6))
     cavity = replace(
-        ring, radii=(ring.radii[0] * wall, ring.radii[1] * wall), lobes=lobes(rng, 0.1)
+        ring,
+        radii=(ring.radii[0] * wall, ring.radii[1] * wall),
+        lobes=lobes(rng, 0.1),
+        bite=(float(rng.uniform(0, 2 * np.pi)), 1.0, 0.6),
     )
-    right = place.blob((46, 34), (24, 12), 1.3, 0.1)
+    right = place.blob((46, 34), (26, 15), 1.3, 0.1, bite=(-1.3, 1.0, 0.95))
     scar = place.blob((46, 60), (13, 9), float(rng.uniform(0, 3)), 0.3)
     turn = float(rng.uniform(0, 2 * np.pi))
     scar = replace(
@@ -124,12 +127,12 @@ def cardiac_mr(rng: Rng) -> Anatomy:
         place.blob((float(rng.uniform(8, 80)), float(rng.uniform(8, 96))), (6, 4), 0.0, 0.25)
         for _ in range(5)
     ]
-    blood, muscle = 620 + rng.normal(0, 60), 260 + rng.normal(0, 40)
+    blood, muscle = 620 + rng.normal(0, 60), 190 + rng.normal(0, 30)
     slicer = Slicer(rng, n)
-    gain = bias_field(rng, SIZE, 0.25)
+    gain = bias_field(rng, SIZE, 0.18)
     planes, labels = [], []
     for z in range(n):
-        image = 330 + 110 * clouds(rng, SIZE, 5.0)
+        image = 380 + 70 * clouds(rng, SIZE, 5.0)
         for vessel in vessels:
             image[slicer.cut(vessel, z)] = blood * 0.9
         outer, inner = slicer.cut(ring, z, taper=0.6), slicer.cut(cavity, z, taper=0.6)
@@ -152,13 +155,18 @@ def thorax_ct(rng: Rng) -> Anatomy:
     n = int(rng.integers(4, 7))
     place = _Placer(rng)
     lungs = [
-        place.blob((44, 28), (28, 15), 1.45, 0.12, bite=(-1.2, 1.0, 0.75)),
-        place.blob((44, 76), (28, 15), 1.7, 0.12, bite=(1.2, 1.0, 0.75)),
+        place.blob((44, 28), (28, 15), 1.45, 0.12, bite=(-1.2, 0.9, 0.85)),
+        place.blob((44, 76), (28, 15), 1.7, 0.12, bite=(1.2, 0.9, 0.85)),
     ]
-    heart = place.blob((44, 54), (15, 9), 0.6, 0.16, bite=(2.5, 1.0, 0.5))
+    heart = place.blob((44, 54), (17, 11), 0.6, 0.16, bite=(2.5, 0.9, 0.75))
     side = int(rng.integers(2))
     home = lungs[side].centre_yx
-    tumour = place.blob((home[0] + float(rng.uniform(-9, 9)), home[1]), (10, 6.5), 1.0, 0.35)
+    tumour = place.blob(
+        (home[0] + float(rng.uniform(-9, 9)), home[1]),
+        (14, 10),
+        float(rng.choice([-0.8, 0.8])),
+        0.25,
+    )
     slicer = Slicer(rng, n)
     levels = {"lung": -820 + rng.normal(0, 40), "heart": 70 + rng.normal(0, 15)}
     planes, labels = [], []
