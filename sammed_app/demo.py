@@ -48,7 +48,7 @@ class DemoPlan:
     """
 
     n_patients: int = 36
-    steps: int = 400
+    steps: int = 300
     batch_images: int = 4
     masks_per_image: int = 5
     passes: int = 3
