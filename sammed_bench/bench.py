@@ -25,6 +25,7 @@ from sammed_bench.surface import TOLERANCE
 from sammed_bench.types import Model
 from sammed_data.corpus import Corpus
 from sammed_data.types import UsageError
+from sammed_model.device import choose_device
 
 RECORD = "bench.json"
 
@@ -142,7 +143,7 @@ def bench(
     notes = _Notes(report or Silent())
     if config.threads:
         torch.set_num_threads(config.threads)
-    device = resolve_device(config.device)
+    device = str(choose_device(config.device))
     corpus = Corpus(corpus_root)
     conditions = _conditions(corpus, config, notes)
     models = [load(w, device, fast=config.fast) if isinstance(w, Wanted) else w for w in wanted]
@@ -236,25 +237,6 @@ def _remark(outcome: Outcome, notes: _Notes) -> None:
         )
     if outcome.reused:
         notes.report.note(f"{outcome.model}: {outcome.reused} rows were there already")
-
-
-def resolve_device(name: str) -> str:
-    """``auto`` -> cuda where there is one.
-
-    Raises:
-        UsageError: unknown or absent.
-    """
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as err:
-        raise UsageError(f"unknown --device {name!r}: use auto, cpu or cuda") from err
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError(
-            "--device cuda was asked for, torch finds no CUDA device: use --device cpu"
-        )
-    return name
 
 
 def _baselines(corpus: Corpus, config: BenchConfig, notes: _Notes) -> list[Model]:

@@ -15,6 +15,7 @@ from sammed_model.adapters import add_adapters, drop_adapters, train_only
 from sammed_model.checkpoint import load_model, weight_digest
 from sammed_model.config import TrainConfig
 from sammed_model.dataset import Draw, Loader, Samples, permute_images
+from sammed_model.device import choose_device
 from sammed_model.frame import Preprocessing
 from sammed_model.optim import load_training_state, make_optimiser, trainable
 from sammed_model.runs import Progress, RunFolder, create_run
@@ -145,7 +146,7 @@ def _permuted(config: TrainConfig) -> bool:
 
 def _model(config: TrainConfig, report: Reporter) -> tuple[SamModel, dict[str, str]]:
     """The model on its device with its trainable parts chosen, and where it came from."""
-    device = _device(config.device)
+    device = choose_device(config.device)
     init = _starting_weights(config, report)
     path, kind = _path_and_kind(init)
     if init == "random":
@@ -201,22 +202,6 @@ def _path_and_kind(init: str) -> tuple[Path, str | None]:
     if colon and Path(path).is_file() and not Path(init).exists():
         raise UsageError(f"unknown kind of weights {kind!r} in --init: {nearest(kind, KINDS)}")
     return Path(init), None
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as err:
-        raise UsageError(f"unknown --device {name!r}: use auto, cpu or cuda") from err
-    if device.type not in ("cpu", "cuda"):
-        raise UsageError(f"unknown --device {name!r}: use auto, cpu or cuda")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError(
-            "--device cuda was asked for, torch finds no CUDA device: use --device cpu"
-        )
-    return device
 
 
 def _loader(corpus: Corpus, rows: Sequence[Row], config: TrainConfig, model: SamModel) -> Loader:
