@@ -6,7 +6,15 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from sammed_data.types import CatalogError, nearest
 
@@ -23,6 +31,12 @@ Axis = Literal["axial", "coronal", "sagittal"]
 
 def _as_list(value: object) -> object:
     return value if isinstance(value, list) or value is None else [value]
+
+
+def _inside(path: str) -> str:
+    if path.startswith("/") or "\\" in path or ".." in path.split("/"):
+        raise ValueError("expected a folder below the dataset's own, without '..'")
+    return path
 
 
 class _Strict(BaseModel):
@@ -90,10 +104,42 @@ class PatientRule(_Strict):
 
 
 class Expected(_Strict):
-    """Counts a full download should have; checked by ``sammed data check``."""
+    """Counts a full download should have; checked by ``sammed data check``.
+
+    ``images``: 2D images or slices, ``masks``: candidate masks, where somebody counted them.
+    """
 
     cases: int | None = None
     images: int | None = None
+    masks: int | None = None
+
+
+class Download(_Strict):
+    """What `sammed data fetch` gets: a file, a Zenodo-like record, a Hugging Face repository.
+
+    Attributes:
+        url: ``https://`` (a file, or ``.../records/<number>``) or ``hf://datasets/owner/name[/path]``.
+        mirrors: other addresses of the same bytes, tried in order.
+        file: name to save it under; default: the last part of the address.
+        files: globs of the files to take out of a record or repository; empty = all.
+        bytes: size. sha256, md5: lower-case hexadecimal.
+        token_env: name of the environment variable that holds the access token.
+        unpack: False keeps an archive as it is.
+        unpack_to: folder below the dataset's own folder.
+    """
+
+    url: Annotated[str, Field(pattern=r"^(https?|hf)://[^\s]+$")]
+    mirrors: list[Annotated[str, Field(pattern=r"^(https?|hf)://[^\s]+$")]] = Field(
+        default_factory=list
+    )
+    file: Annotated[str, Field(pattern=r"^[^/\\\x00]*[^/\\\x00.][^/\\\x00]*$")] | None = None
+    files: list[str] = Field(default_factory=list)
+    bytes: Annotated[int, Field(ge=0)] | None = None
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    md5: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] | None = None
+    token_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
+    unpack: bool = True
+    unpack_to: Annotated[str, AfterValidator(_inside)] = "."
 
 
 class CatalogEntry(_Strict):
@@ -128,6 +174,7 @@ class CatalogEntry(_Strict):
     homepage: str
     citation: str = ""
     download_url: str | None = None
+    downloads: list[Download] = Field(default_factory=list)
     expected: Expected = Field(default_factory=Expected)
     quirks: list[str] = Field(default_factory=list)
     evidence: Literal["written", "tree-seen", "built"] = "written"
@@ -214,6 +261,7 @@ def _nested_fields(loc: tuple[int | str, ...]) -> list[str]:
     owners: dict[str, type[BaseModel]] = {
         "layout": Layout, "images": ImagePattern, "labels": LabelPattern, "patient": PatientRule,
         "label_encoding": LabelEncoding, "expected": Expected,
+        "downloads": Download,
     }  # fmt: skip
     named = [owners[p] for p in loc[:-1] if isinstance(p, str) and p in owners]
     return list(named[-1].model_fields) if named else []

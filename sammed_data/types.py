@@ -44,6 +44,10 @@ class ModelError(SammedError, ValueError):
     """A weight file or a model does not fit."""
 
 
+class FetchError(SammedError, RuntimeError):
+    """A download or an archive is missing, incomplete, unsafe or not what was expected."""
+
+
 class InterruptedRun(SammedError):
     """The user or the scheduler asked to stop; what was finished stays (exit code 130)."""
 
