@@ -27,6 +27,7 @@ Encoding = Literal[
     "dicom_seg", "rtstruct",
 ]  # fmt: skip
 Axis = Literal["axial", "coronal", "sagittal"]
+UsedBy = Literal["sa_med2d_20m", "miccai2023_generalisation"]
 
 
 def _as_list(value: object) -> object:
@@ -162,6 +163,7 @@ class CatalogEntry(_Strict):
     patient: PatientRule | None = None
     splits: Annotated[dict[str, list[str]], Field(default_factory=dict)]
     role: Literal["train", "held_out"] = "train"
+    used_by: list[UsedBy] = Field(default_factory=list)
     axes: list[Axis] = ["axial"]
     window: tuple[float, float] | None = None
     intensity: Literal["auto", "window", "percentile", "identity"] = "auto"

@@ -177,7 +177,7 @@ def _cut(
 
 # Keys of an entry that no row depends on: mending a citation rebuilds nothing.
 _ABOUT = {"name", "year", "license_confidence", "access", "access_note", "homepage", "citation",
-          "download_url", "expected", "quirks", "evidence", "overlaps"}  # fmt: skip
+          "download_url", "expected", "quirks", "evidence", "overlaps", "used_by"}  # fmt: skip
 
 
 def _common_hash(dataset: DatasetPlan, options: BuildOptions) -> str:
