@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -46,15 +46,23 @@ def find_root(entry: CatalogEntry, data_root: Path) -> Path | None:
     return None
 
 
-def discover(entry: CatalogEntry, root: Path) -> Discovery:
+def discover(
+    entry: CatalogEntry, root: Path, listing: Iterable[tuple[str, bool]] | None = None
+) -> Discovery:
     """Find every image with its labels under ``root``.
+
+    Args:
+        entry: the dataset.
+        root: where its patterns start.
+        listing: (relative POSIX path, is folder) of what is there, for files that are not on this
+            disk; None = walk ``root``.
 
     Raises:
         CatalogError: an image path without a patient key by the entry's rule, or a path that two
             official splits claim.
     """
     search = _Search(entry)
-    images, labels = search.scan(root)
+    images, labels = search.scan(root, listing)
     cases: list[Case] = []
     problems: list[Rejection] = []
     index = search.index(labels)
@@ -102,11 +110,15 @@ class _Search:
     def is_excluded(self, path: str) -> bool:
         return self.excluded is not None and self.excluded.fullmatch(path) is not None
 
-    def scan(self, root: Path) -> tuple[list[_Found], list[_Found]]:
+    def scan(
+        self, root: Path, listing: Iterable[tuple[str, bool]] | None = None
+    ) -> tuple[list[_Found], list[_Found]]:
         """Images and labels under the root; a path that could be both is a label."""
         images: list[_Found] = []
         labels: list[_Found] = []
-        for path, is_folder in walk_matching(root, [*self.images, *self.loose_labels]):
+        if listing is None:
+            listing = walk_matching(root, [*self.images, *self.loose_labels])
+        for path, is_folder in listing:
             label = _first(self.labels, path, is_folder)
             image = None if label else _first(self.images, path, is_folder)
             if image is None and label is None:
