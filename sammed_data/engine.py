@@ -1,4 +1,4 @@
-"""Run tasks in this process or in a pool of spawned ones; stop between cases when asked."""
+"""Run tasks in this process, a pool of spawned ones or on Ray; stop between cases when asked."""
 
 from __future__ import annotations
 
@@ -6,20 +6,22 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import get_context
 from multiprocessing.synchronize import Event
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
-from sammed_data.types import InterruptedRun, SammedError
+from sammed_data.pool import Failure, Outcome, Pool, attempt
+from sammed_data.types import InterruptedRun, SammedError, UsageError, nearest
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
+ENGINES = ("local", "ray")
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS",
                      "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")  # fmt: skip
+# What a user, `scancel`, a pod's end and SLURM's --signal=USR1@seconds send.
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 _stop: Event | threading.Event = threading.Event()
 _fail_counts: dict[str, int] = {}
 
@@ -28,7 +30,7 @@ def stop_if_asked() -> None:
     """Called between cases: leaves the current shard unfinished when a stop was asked for.
 
     Raises:
-        InterruptedRun: SIGINT or SIGTERM came.
+        InterruptedRun: SIGINT, SIGTERM or SIGUSR1 came.
     """
     if _stop.is_set():
         raise InterruptedRun("stopped between two cases; finished shards stay")
@@ -54,32 +56,36 @@ def one_thread() -> None:
 def _start_worker(stop: Event) -> None:
     global _stop  # noqa: PLW0603 - a spawned worker gets its stop flag once, here
     _stop = stop
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     one_thread()
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-
-
-def _die_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
 
 
 @contextmanager
-def _signals(stop: Event | threading.Event) -> Iterator[None]:
-    """SIGINT and SIGTERM set the stop flag; the old handlers come back afterwards."""
+def _handlers(numbers: Sequence[signal.Signals], act: Callable[[], object]) -> Iterator[None]:
+    """``act`` on these signals; the old handlers come back afterwards."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    wanted = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(s, lambda *_: stop.set()) for s in wanted]
+    before = [signal.signal(number, lambda *_: act()) for number in numbers]
     try:
         yield
     finally:
-        for number, handler in zip(wanted, before, strict=True):
+        for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """A scheduler's warning before and after the shards (planning, publishing) is no crash either.
+
+    Raises:
+        InterruptedRun: SIGTERM or SIGUSR1 came; the state on disk is one that a kill may leave.
+    """
+
+    def leave() -> NoReturn:
+        raise InterruptedRun("stopped by the scheduler or the user; finished shards stay")
+
+    with _handlers((signal.SIGTERM, signal.SIGUSR1), leave):
+        yield
 
 
 @contextmanager
@@ -98,53 +104,75 @@ def _single_threaded_children() -> Iterator[None]:
 
 
 def run_tasks(
-    work: Callable[[Task], Result], tasks: Sequence[Task], workers: int
+    work: Callable[[Task], Result],
+    tasks: Sequence[Task],
+    workers: int,
+    *,
+    on_failure: Callable[[Task, Failure], object] | None = None,
+    timeout_s: float | None = None,
+    engine: str = "local",
 ) -> Iterator[Result]:
     """Results in the order they finish.
 
     Args:
         work: a module-level function; it may call :func:`stop_if_asked`.
         tasks: picklable, independent.
-        workers: 1 = in this process.
+        workers: 1 = in this process, unless there is a time limit.
+        on_failure: told of a task whose worker died, was too slow or met an unexpected error; the
+            other tasks go on. None = such a failure ends the run.
+        timeout_s: the longest a task may take.
+        engine: 'local', or 'ray' for the cluster that Ray finds.
 
     Raises:
-        InterruptedRun: SIGINT or SIGTERM; running tasks end at their next case.
-        SammedError: a worker died (out of memory, or killed).
+        InterruptedRun: SIGINT, SIGTERM or SIGUSR1; running tasks end at their next case.
+        SammedError: from a task; or a failure that ``on_failure`` does not take.
     """
-    if workers <= 1 or len(tasks) <= 1:
-        yield from _here(work, tasks)
+    if engine not in ENGINES:
+        raise UsageError(f"unknown --engine {engine!r}; {nearest(engine, ENGINES)}")
+    if engine == "ray":
+        from sammed_data.ray_engine import run_ray
+
+        outcomes = run_ray(work, tasks, timeout_s)
+    elif timeout_s is None and (workers <= 1 or len(tasks) <= 1):
+        outcomes = _here(work, tasks)
     else:
-        yield from _pool(work, tasks, workers)
+        outcomes = _pool(work, tasks, workers, timeout_s)
+    for task, found in outcomes:
+        if found.error is not None:
+            raise found.error
+        if found.failure is None:
+            yield from found.results
+        elif on_failure is not None:
+            on_failure(task, found.failure)
+        else:
+            raise SammedError(
+                f"a shard failed, {found.failure.reason}: run again to continue, with fewer "
+                f"--workers if memory is short\n{found.failure.detail}".rstrip()
+            )
 
 
-def _here(work: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
+def _here(
+    work: Callable[[Task], Result], tasks: Sequence[Task]
+) -> Iterator[tuple[Task, Outcome[Result]]]:
     global _stop  # noqa: PLW0603 - a fresh flag for this run
     _stop = threading.Event()
     one_thread()
-    with _signals(_stop):
+    with _handlers(_SIGNALS, _stop.set):
         for task in tasks:
             stop_if_asked()
-            yield work(task)
+            yield task, attempt(work, task)
 
 
-def _pool(work: Callable[[Task], Result], tasks: Sequence[Task], workers: int) -> Iterator[Result]:
-    context = get_context("spawn")
-    stop = context.Event()
-    with _signals(stop), _single_threaded_children():
-        pool = ProcessPoolExecutor(
-            min(workers, len(tasks)), context, initializer=_start_worker, initargs=(stop,)
-        )
-        try:
-            futures: list[Future[Result]] = [pool.submit(work, task) for task in tasks]
-            for future in as_completed(futures):
-                yield future.result()
-        except BrokenProcessPool as err:
-            if stop.is_set():  # Ctrl-C also reached a worker that was still starting
-                raise InterruptedRun("stopped while workers started") from err
-            raise SammedError(
-                "a worker process died (killed, or out of memory): run again to continue, with "
-                "fewer --workers if memory is short"
-            ) from err
-        finally:
-            stop.set()
-            pool.shutdown(wait=True, cancel_futures=True)
+def _pool(
+    work: Callable[[Task], Result], tasks: Sequence[Task], workers: int, timeout_s: float | None
+) -> Iterator[tuple[Task, Outcome[Result]]]:
+    stop = get_context("spawn").Event()
+    pool: Pool[Task, Result] = Pool(
+        work,
+        start=_start_worker,
+        stop=stop,
+        workers=min(workers, len(tasks)),
+        timeout_s=timeout_s,
+    )
+    with _handlers(_SIGNALS, stop.set), _single_threaded_children():
+        yield from pool.run(tasks)

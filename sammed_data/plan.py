@@ -99,6 +99,7 @@ class ShardPlan:
     number: int
     cases: tuple[Case, ...]
     plan_hash: str
+    source_bytes: int = 0
 
     @property
     def stem(self) -> str:
@@ -134,6 +135,7 @@ def plan_shards(dataset: DatasetPlan, options: BuildOptions) -> list[ShardPlan]:
                     number=number,
                     cases=tuple(cases),
                     plan_hash=hashlib.sha256(fingerprint.encode()).hexdigest(),
+                    source_bytes=sum(_source_bytes(states[c.case_id]) for c in cases),
                 )
             )
     return shards
@@ -155,6 +157,10 @@ def _case_state(case: Case) -> list[Any]:
     return [case.case_id, case.patient_key, case.channel, case.sequence, files]
 
 
+def _source_bytes(case_state: list[Any]) -> int:
+    return sum(stat[1] for _, _, files in case_state[-1] for stat in files)
+
+
 def _cut(
     cases: Sequence[Case],
     states: Mapping[str, list[Any]],
@@ -165,7 +171,7 @@ def _cut(
     current: list[Case] = []
     total = 0
     for case in cases:
-        size = sum(stat[1] for _, _, files in states[case.case_id][-1] for stat in files)
+        size = _source_bytes(states[case.case_id])
         if current and (total + size > limit or len(current) >= most):
             yield current
             current, total = [], 0
