@@ -14,9 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from sammed_data.audit.fingerprints import CaseMark
 from sammed_data.corpus import CONTENT_KEY, GROUP_BYTES, ROWS_PER_GROUP, SCHEMA
 from sammed_data.types import CorpusError, Rejection
 
+# In a shard's footer: fingerprints of its cases, so that they travel with the rows.
+CASES_KEY = b"sammed_cases"
 _PIXEL_COLUMNS = ("image", "image_u16", "ignore")
 # PNG bytes do not shrink further: compressing them again only costs time.
 _PACKED = {"image.bytes", "image_u16.bytes", "ignore.bytes", "masks.list.element.mask.bytes"}
@@ -89,6 +92,7 @@ class ShardWriter:
         self._rows: list[dict[str, Any]] = []
         self._bytes = 0
         self._hashes: list[str] = []
+        self._marks: list[CaseMark] = []
         self.patients: set[str] = set()
         self.rows = 0
         self.masks = 0
@@ -106,6 +110,10 @@ class ShardWriter:
         self.rows += 1
         self.masks += len(row["masks"])
 
+    def mark(self, mark: CaseMark) -> None:
+        """Note the fingerprint of a case."""
+        self._marks.append(mark)
+
     def _flush(self) -> None:
         table = pa.Table.from_pylist(self._rows, schema=SCHEMA)
         self._writer.write_table(table, row_group_size=len(self._rows))
@@ -116,7 +124,8 @@ class ShardWriter:
         if self._rows:
             self._flush()
         content = hashlib.sha256("\n".join(self._hashes).encode()).hexdigest()
-        self._writer.add_key_value_metadata({CONTENT_KEY: content})
+        marks = json.dumps([asdict(m) for m in self._marks], sort_keys=True)
+        self._writer.add_key_value_metadata({CONTENT_KEY: content, CASES_KEY: marks})
         self._writer.close()
         return content
 
@@ -161,6 +170,24 @@ def footer_content(path: Path) -> str | None:
         return None
     found = metadata.get(CONTENT_KEY)
     return found.decode() if found else None
+
+
+def case_marks(path: Path) -> list[CaseMark] | None:
+    """Fingerprints of a shard's cases; None where it was built before there were any.
+
+    Raises:
+        CorpusError: the shard is damaged.
+    """
+    try:
+        found = (pq.read_metadata(path).metadata or {}).get(CASES_KEY)
+        marks = None if found is None else json.loads(found)
+        return marks and [CaseMark(**m | {"shape_zyx": tuple(m["shape_zyx"])}) for m in marks]
+    except (OSError, pa.ArrowException, ValueError, TypeError, KeyError) as err:
+        said = str(err).splitlines()[0]
+        raise CorpusError(
+            f"{path}: expected a shard with case fingerprints, found {said}; run the same "
+            f"`sammed data build` again"
+        ) from err
 
 
 def content_hashes(path: Path) -> list[str]:

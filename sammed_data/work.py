@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from sammed_data import intensity
+from sammed_data.audit.fingerprints import CaseMark, mark_case
 from sammed_data.curate import CASE_RULES, MASK_RULES, RULES
 from sammed_data.encodings import pair_on_grid, read_labels
 from sammed_data.engine import fail_point, stop_if_asked
@@ -22,6 +23,7 @@ from sammed_data.rows import ReadCase, RowMaker, ShardTask
 from sammed_data.shards import ShardWriter, write_rejections
 from sammed_data.slices import Slice, cut, slices_with_labels
 from sammed_data.sources import case_paths, digest, relative
+from sammed_data.splits import group_key
 from sammed_data.types import (
     Case,
     GeometryError,
@@ -66,6 +68,8 @@ def build_shard(task: ShardTask) -> str:
             for item in case_items(case, task, counts):
                 if isinstance(item, Rejection):
                     rejections.append(item)
+                elif isinstance(item, CaseMark):
+                    writer.mark(item)
                 else:
                     writer.add(item)
             fail_point("after_case")
@@ -105,8 +109,10 @@ def build_shard(task: ShardTask) -> str:
     return stem
 
 
-def case_items(case: Case, task: ShardTask, counts: Counts) -> Iterator[dict[str, Any] | Rejection]:
-    """Rows and rejections of one case; a defect of the case is its one rejection."""
+def case_items(
+    case: Case, task: ShardTask, counts: Counts
+) -> Iterator[dict[str, Any] | Rejection | CaseMark]:
+    """Fingerprint, rows and rejections of one case; a defect of the case is its one rejection."""
     counts.cases += 1
     names = Pseudonyms(dataset=case.dataset, secret=task.dataset.secret)
     try:
@@ -125,6 +131,8 @@ def case_items(case: Case, task: ShardTask, counts: Counts) -> Iterator[dict[str
                 raise ReadError(f"{where}: {reason}")
             yield _case_rejection(case, names, name, f"{where}: {reason}")
             return
+    patient = names.patient(group_key(case))
+    yield mark_case(ready.volume.array, names.case(case.case_id), patient)
     yield from _rows(ready, task, names, counts)
 
 
