@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import permutations
 from typing import Any
 
@@ -70,6 +71,25 @@ def same_grid(a: Geometry | None, b: Geometry | None) -> bool:
     side = min(*a.spacing_zyx_mm, *b.spacing_zyx_mm)
     off = np.linalg.norm(a.corners_mm() - b.corners_mm(), axis=1).max()
     return bool(off <= 0.01 * side)
+
+
+def planes_as_colours(image: Volume, like: Geometry | None) -> Volume:
+    """Three bytes stored as slices of one picture become its colours, on the grid of the label.
+
+    Args:
+        image: any volume; it is returned unchanged unless it is (3, Y, X) bytes.
+        like: grid of the label, one slice of the same pixels, or None.
+    """
+    grid = image.geometry
+    if grid is None or like is None or like.shape_zyx != (1, *grid.shape_zyx[1:]):
+        return image
+    if image.array.shape != (3, *like.shape_zyx[1:]) or image.array.dtype != np.uint8:
+        return image
+    pixels = (grid.affine_lps[:2, 1:], like.affine_lps[:2, 1:])
+    if not np.allclose(*pixels, rtol=0, atol=0.01 * min(like.spacing_zyx_mm[1:])):
+        return image
+    colours = np.ascontiguousarray(np.moveaxis(image.array, 0, -1)[None])
+    return replace(image, array=colours, geometry=like)
 
 
 def resample_image_to(volume: Volume, geometry: Geometry) -> Volume:

@@ -30,13 +30,17 @@ def write_volume(path: Path, array_ZYX: np.ndarray, modality: str = "CT") -> Non
 
 
 def write_picture(path: Path, array_HW: np.ndarray) -> None:
-    """PNG, JPEG or TIFF, grey or RGB."""
+    """PNG, JPEG, TIFF, GIF, PGM: grey or RGB."""
     import cv2
     import tifffile
+    from PIL import Image
 
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix.lower() in (".tif", ".tiff"):
         tifffile.imwrite(path, array_HW)
+        return
+    if path.suffix.lower() in (".gif", ".pgm"):
+        Image.fromarray(array_HW).save(path)
         return
     ready = array_HW if array_HW.ndim == 2 else np.ascontiguousarray(array_HW[..., ::-1])
     quality = [cv2.IMWRITE_JPEG_QUALITY, 98] if path.suffix.lower() in (".jpg", ".jpeg") else []

@@ -19,8 +19,9 @@ from tests import fake_files
 
 SHAPE_ZYX = (4, 22, 38)
 MAX_LABELS = 3
-_RASTER = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
-_PER_FILE = ("file_per_class", "file_per_instance")
+_RASTER = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".pgm")
+_DICOM_MASKS = ("ircadb_01", "duke_liver")  # mask folders hold DICOM slices, not pictures
+_PLANES_FIRST = ("fh_ps_aop", "psfhs")  # MetaImage with the colours as three slices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +55,9 @@ class FakeTruth:
         return sum(c.n_cases for c in self.cases)
 
 
-def build_fake(entry: CatalogEntry, out: Path, *, n_cases: int = 3, seed: int = 0) -> FakeTruth:
+def build_fake(
+    entry: CatalogEntry, out: Path, *, n_cases: int = 3, seed: int = 0, key: str | None = None
+) -> FakeTruth:
     """Write a tiny dataset.
 
     Args:
@@ -62,13 +65,14 @@ def build_fake(entry: CatalogEntry, out: Path, *, n_cases: int = 3, seed: int = 
         out: becomes the data root: files go below ``out/<id>``.
         n_cases: fewer are made where the patterns name single files.
         seed: of the intensities.
+        key: patient key of the example; what of it stands in a field is what varies.
     """
     if entry.layout.example is None:
         raise ValueError(f"{entry.id} has no layout.example")
     root = out / entry.id
     rule, fields = _matched(entry)
     cases = []
-    for replaced, values in _variants(entry, rule, fields, n_cases):
+    for replaced, values in _variants(entry, rule, fields, n_cases, key):
         for pattern in _companions(entry, rule):
             cases.append(_write_case(entry, root, pattern, values, replaced, seed))
     return FakeTruth(root=root, cases=tuple(cases))
@@ -92,22 +96,40 @@ def _companions(entry: CatalogEntry, rule: ImagePattern) -> list[ImagePattern]:
 
 
 def _variants(
-    entry: CatalogEntry, rule: ImagePattern, fields: dict[str, str], n: int
+    entry: CatalogEntry, rule: ImagePattern, fields: dict[str, str], n: int, key: str | None
 ) -> list[tuple[tuple[str, str], dict[str, str]]]:
     excluded = glob_regex(entry.layout.exclude)
-    varied = next((k for k, v in fields.items() if re.search(r"\d", v)), None)
-    if varied is None:
+    varied, text = _varied(fields, key)
+    if not text:
         return [(("", ""), fields)]
     found: list[tuple[tuple[str, str], dict[str, str]]] = []
     for step in range(10 * n):
-        value = _counted(fields[varied], step)
-        values = {**fields, varied: value}
+        value = _counted(text, step)
+        values = {**fields, varied: fields[varied].replace(text, value, 1)}
         path = _filled(rule.pattern, values).rstrip("/")
         if excluded is None or excluded.fullmatch(path) is None:
-            found.append(((fields[varied], value), values))
+            found.append(((text, value), values))
         if len(found) == n:
             break
     return found
+
+
+def _varied(fields: dict[str, str], key: str | None) -> tuple[str, str]:
+    """(field, the text in it that varies): the longest piece of the key with a digit."""
+    pieces = [(name, v) for name, v in fields.items() if re.search(r"\d", v)]
+    if key is not None:
+        pieces = [(name, _common(v, key)) for name, v in fields.items()]
+        pieces = [(name, v) for name, v in pieces if re.search(r"\d", v)]
+        pieces.sort(key=lambda p: (-len(p[1]), len(fields[p[0]])))
+    return pieces[0] if pieces else ("", "")
+
+
+def _common(one: str, two: str) -> str:
+    """The longest text with a digit that both hold."""
+    n = len(one)
+    parts = (one[i : i + size] for size in range(n, 0, -1) for i in range(n - size + 1))
+    found = (part for part in parts if part in two and re.search(r"\d", part))
+    return next(found, "")
 
 
 def _counted(text: str, step: int) -> str:
@@ -120,7 +142,7 @@ def _counted(text: str, step: int) -> str:
 def _filled(pattern: str, fields: Mapping[str, str]) -> str:
     for name, value in fields.items():
         pattern = pattern.replace("{" + name + "}", value)
-    return pattern.replace("**/", "").replace("*", "x")
+    return pattern.replace("**/", "").replace("*", "x").replace("?", "1")
 
 
 def _write_case(
@@ -155,9 +177,11 @@ def _write_image(entry: CatalogEntry, path: Path, channels: int, name: str) -> N
         fake_files.write_picture(path, grey)
         return
     grid = (1, *SHAPE_ZYX[1:]) if entry.dims == "2D" else SHAPE_ZYX
+    grid = (3, *SHAPE_ZYX[1:]) if entry.id in _PLANES_FIRST else grid
     shape = (channels, *grid) if channels > 1 else grid
     low = -500 if entry.modality == "CT" else 0
     array = random.integers(low, 1000, shape).astype(np.int16)
+    array = (array // 4).astype(np.uint8) if entry.id in _PLANES_FIRST else array
     fake_files.write_volume(path, array, entry.modality)
 
 
@@ -176,7 +200,7 @@ def _boxes(entry: CatalogEntry) -> dict[str, np.ndarray]:
 
 
 def _shown_labels(entry: CatalogEntry) -> list[str]:
-    quiet = {*entry.label_encoding.ignore, *entry.label_encoding.unlabelled_ok, "0", "0,0,0"}
+    quiet = {*entry.label_encoding.ignore, *entry.label_encoding.unlabelled_ok, "0,0,0"}
     keys = [k for k in entry.labels if k not in quiet]
     example = _example_structure(entry)
     if example is not None:
@@ -244,8 +268,12 @@ def _write_label(
         fake_files.write_seg(path, image, masks)
         return
     array = _label_array(entry, masks, eight_bit=path.suffix.lower() in _RASTER or folder)
-    if folder:
+    if folder and entry.id in _DICOM_MASKS:
+        fake_files.write_series(path, array, entry.modality)
+    elif folder:
         fake_files.write_stack(path, array)
+    elif entry.id in _PLANES_FIRST:
+        fake_files.write_volume(path, array[0])
     elif path.suffix.lower() in _RASTER:
         fake_files.write_picture(path, array[0])
     else:
@@ -263,6 +291,8 @@ def _label_array(
             colours[mask] = [int(v) for v in key.split(",")]
         return colours
     array = np.zeros(shape, np.uint16 if kind in ("values", "instance_ids") else np.uint8)
+    if "0" in entry.labels:  # the value 0 is a class, so another one is the background
+        array[:] = int(entry.label_encoding.unlabelled_ok[0])
     for key, mask in masks.items():
         if kind in ("index", "values"):
             array[mask] = int(key)

@@ -5,7 +5,13 @@ from itertools import permutations, product
 import numpy as np
 import pytest
 
-from sammed_data.geometry import canonicalize, resample_image_to, same_grid, to_lps
+from sammed_data.geometry import (
+    canonicalize,
+    planes_as_colours,
+    resample_image_to,
+    same_grid,
+    to_lps,
+)
 from sammed_data.types import Geometry, GeometryError, Volume
 from tests.data.anatomy import SHAPE, answer_geometry, answer_image, stored
 
@@ -73,3 +79,19 @@ def test_resampling_moves_a_ramp_exactly():
 def test_a_raster_image_cannot_be_resampled():
     with pytest.raises(GeometryError, match="remove `grid: resample_image`"):
         resample_image_to(Volume(array=np.zeros((1, 4, 5))), answer_geometry())
+
+
+def test_three_planes_of_one_picture_are_its_colours():
+    affine = np.array([[0, 0, 0.5, 3], [0, 0.75, 0, -2], [1, 0, 0, 0], [0, 0, 0, 1]], float)
+    planes = np.arange(3 * 4 * 5, dtype=np.uint8).reshape(3, 4, 5)
+    image = Volume(array=planes, geometry=Geometry(affine_lps=affine, shape_zyx=(3, 4, 5)))
+    label = Geometry(affine_lps=affine, shape_zyx=(1, 4, 5))
+    got = planes_as_colours(image, label)
+    assert got.geometry is label
+    assert got.array.shape == (1, 4, 5, 3)
+    assert got.array[0, 2, 1].tolist() == planes[:, 2, 1].tolist()
+    other = affine.copy()
+    other[0, 3] += 0.1
+    elsewhere = Geometry(affine_lps=other, shape_zyx=(1, 4, 5))
+    assert planes_as_colours(image, elsewhere) is image
+    assert planes_as_colours(image, None) is image
