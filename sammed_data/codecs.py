@@ -60,7 +60,7 @@ def encode_mask(mask_HW: NDArray[np.bool_]) -> bytes:
     return _png(height, width, 1, _GREY, rows)
 
 
-def decode_image(data: bytes) -> NDArray[Any]:
+def decode_image(data: bytes | NDArray[np.uint8]) -> NDArray[Any]:
     """PNG bytes to (H, W) uint8 / uint16 or (H, W, 3) uint8 RGB."""
     import cv2
 
@@ -72,6 +72,6 @@ def decode_image(data: bytes) -> NDArray[Any]:
     return np.ascontiguousarray(image[..., ::-1]) if image.ndim == 3 else image
 
 
-def decode_mask(data: bytes) -> NDArray[np.bool_]:
+def decode_mask(data: bytes | NDArray[np.uint8]) -> NDArray[np.bool_]:
     """1-bit PNG bytes to (H, W) bool."""
     return np.asarray(decode_image(data) > 0)

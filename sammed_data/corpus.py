@@ -26,6 +26,7 @@ SCHEMA_VERSION = 1
 SPLITS = ("train", "validation", "test", "held_out")
 ROWS_PER_GROUP = 32
 GROUP_BYTES = 16 << 20
+_OPEN_FILES = 64
 # In a shard's footer: hash over the content hashes of its rows.
 CONTENT_KEY = b"sammed_content_sha256"
 
@@ -264,6 +265,17 @@ class Corpus:
                 rows.append(_row(raw, number, position))
         return rows
 
+    def columns(self, shard: int, columns: Sequence[str]) -> tuple[pa.Table, list[int]]:
+        """Some columns of one shard, and how many rows each of its row groups has."""
+        file = self._open(shard)
+        table = self._pages(shard, partial(file.read, columns=list(columns)))
+        return table, [file.metadata.row_group(g).num_rows for g in range(file.num_row_groups)]
+
+    def row_group(self, shard: int, group: int, columns: Sequence[str]) -> pa.Table:
+        """Some columns of one row group; its file stays open for the next one."""
+        read = partial(self._kept_open(shard).read_row_group, group, columns=list(columns))
+        return self._pages(shard, read)
+
     def read(self, row: Row) -> Row:
         """The same row with pixels."""
         shard, position = int(row.meta["shard"]), int(row.meta["shard_row"])
@@ -293,6 +305,14 @@ class Corpus:
             )
         return file
 
+    def _kept_open(self, shard: int) -> pq.ParquetFile:
+        """The shard's file, opened at most once while it is among the last ones used."""
+        file = self._files.pop(shard, None) or self._open(shard)
+        self._files[shard] = file
+        if len(self._files) > _OPEN_FILES:
+            self._files.pop(next(iter(self._files))).close()
+        return file
+
     def _pages(self, shard: int, read: Callable[[], pa.Table]) -> pa.Table:
         """What ``read`` gives, or a sentence where the shard's pages are damaged."""
         try:
@@ -309,14 +329,13 @@ class Corpus:
 
     def _raw(self, shard: int, position: int) -> dict[str, Any]:
         if shard not in self._starts:
-            file = self._open(shard)
-            sizes = [file.metadata.row_group(g).num_rows for g in range(file.num_row_groups)]
-            self._files[shard] = file
+            metadata = self._kept_open(shard).metadata
+            sizes = [metadata.row_group(g).num_rows for g in range(metadata.num_row_groups)]
             self._starts[shard] = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         starts = self._starts[shard]
         group = int(np.searchsorted(starts, position, side="right")) - 1
         if self._held is None or self._held[0] != (shard, group):  # neighbours share a group
-            read = partial(self._files[shard].read_row_group, group)
+            read = partial(self._kept_open(shard).read_row_group, group)
             self._held = ((shard, group), self._pages(shard, read))
         table = self._held[1]
         return dict(table.slice(position - int(starts[group]), 1).to_pylist()[0])
