@@ -10,12 +10,12 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
     model_validator,
 )
 
+from sammed_data.entry_parts import Axes, RawPixels, RunLengths, Strict, Table
 from sammed_data.types import CatalogError, nearest
 
 Modality = Literal[
@@ -24,9 +24,12 @@ Modality = Literal[
 ]  # fmt: skip
 Encoding = Literal[
     "index", "values", "binary", "file_per_class", "file_per_instance", "instance_ids", "rgb",
-    "dicom_seg", "rtstruct",
+    "dicom_seg", "rtstruct", "rgb_instances", "instance_colors", "instance_csv",
+    "typed_instances", "channel_instances", "rle_csv",
+    "polygons", "seg_nrrd",
 ]  # fmt: skip
 Axis = Literal["axial", "coronal", "sagittal"]
+OutlineFormat = Literal["aperio", "coco", "cvat", "ddti", "labelme", "lidc", "points"]
 UsedBy = Literal["sa_med2d_20m", "miccai2023_generalisation"]
 
 
@@ -40,31 +43,51 @@ def _inside(path: str) -> str:
     return path
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ImagePattern(_Strict):
+class ImagePattern(Strict):
     """Where images lie, relative to the dataset root.
 
     ``{name}`` is one path part (equal names must have equal values in image and label), ``*``
     anything inside one part, ``**`` any depth. A pattern that ends in ``/`` names a folder that
-    holds one DICOM series. ``channel``: list = names along the last axis of a 4D file; string =
-    this file is that sequence.
+    holds one DICOM series.
+
+    Attributes:
+        channel: list = names along the last axis of a 4D file; string = this file is that sequence.
+        variable: name of the array in a npz or mat file; not needed where there is only one.
+        axes: what the axes of an array are (npy, npz, mat); without it YX or ZYX.
+        half: the picture holds image and label side by side; this half is the image.
+        raw: the file has no header.
+        frames: table with the numbers of the frames of a 4D file that are labelled.
     """
 
     pattern: str
     channel: str | list[str] | None = None
+    variable: str | None = None
+    axes: Axes | None = None
+    half: Literal["left", "right"] | None = None
+    raw: RawPixels | None = None
+    frames: Table | None = None
 
 
-class LabelPattern(_Strict):
-    """Where labels lie; ``{structure}`` = one file per class, ``{instance}`` = one per object."""
+class LabelPattern(Strict):
+    """Where labels lie; ``{structure}`` = one file per class, ``{instance}`` = one per object.
+
+    Attributes:
+        annotator: number of the observer.
+        structure: key of ``labels`` for all files of this pattern, in place of ``{structure}``.
+        channel: ``image`` = the frame that the image was taken from; a number = always that one.
+        variable, axes, half: as for images.
+    """
 
     pattern: str
     annotator: int = 1
+    structure: str | None = None
+    channel: Literal["image"] | int | None = None
+    variable: str | None = None
+    axes: Axes | None = None
+    half: Literal["left", "right"] | None = None
 
 
-class Layout(_Strict):
+class Layout(Strict):
     """File layout of a dataset; ``example`` is one image path and one label path that match."""
 
     images: list[ImagePattern]
@@ -73,7 +96,7 @@ class Layout(_Strict):
     example: dict[Literal["image", "label"], str] | None = None
 
 
-class LabelEncoding(_Strict):
+class LabelEncoding(Strict):
     """How label pixels say what they mean (`facts/datasets.md`).
 
     Attributes:
@@ -83,6 +106,18 @@ class LabelEncoding(_Strict):
         fill: for ``binary``: the annotation is an outline; what it encloses is foreground.
         partial: only some objects are drawn; absence is unknown, not background.
         unlabelled_ok: raw values that the source uses for unlabelled tissue.
+        recompose: for ``index``: key of ``labels`` -> raw values that together make it; a raw value
+            may be part of several, and need not be a label itself.
+        inner_values: for ``file_per_instance``: the pixel value, not the file, says the class.
+        round_colours: for colours: each channel counts as 0 or 255, whichever is nearer.
+        variables: for ``typed_instances``: arrays of the file; ``instances`` and ``types``.
+        table: for ``rle_csv`` and ``instance_csv``; for ``binary`` it tells the class of an image.
+        runs: for ``rle_csv``.
+        format: for ``polygons``: what the annotation files are.
+        image_name: for ``polygons`` of many images in one file: what the file calls an image, with
+            ``{fields}`` of its pattern; without it images are found by their paths.
+        pixel_center: for ``polygons``: coordinate of the first pixel's centre, 0 or 0.5.
+        readers: for LIDC: ``each`` reading is an observer, or what the ``majority`` encloses.
     """
 
     type: Encoding
@@ -92,9 +127,39 @@ class LabelEncoding(_Strict):
     fill: bool = False
     partial: bool = False
     unlabelled_ok: list[str] = Field(default_factory=list)
+    recompose: dict[str, list[int]] = Field(default_factory=dict)
+    inner_values: bool = False
+    round_colours: bool = False
+    variables: dict[Literal["instances", "types"], str] = Field(default_factory=dict)
+    table: Table | None = None
+    runs: RunLengths | None = None
+    format: OutlineFormat | None = None
+    image_name: str | None = None
+    pixel_center: Literal[0, 0.5] | None = None
+    readers: Literal["each", "majority"] = "each"
+
+    @model_validator(mode="after")
+    def _check(self) -> LabelEncoding:
+        if self.type == "rle_csv" and (
+            self.table is None or self.table.rle_column is None or self.runs is None
+        ):
+            raise ValueError("the encoding rle_csv needs `table` with `rle_column`, and `runs`")
+        if self.type == "instance_csv" and (
+            self.table is None or None in (self.table.value_column, self.table.class_column)
+        ):
+            raise ValueError(
+                "the encoding instance_csv needs `table` with `value_column` and `class_column`"
+            )
+        if self.type == "typed_instances" and len(self.variables) != 2:
+            raise ValueError("the encoding typed_instances needs `variables: {instances:, types:}`")
+        if self.type == "binary" and self.table is not None and self.table.class_column is None:
+            raise ValueError("`table` of the encoding binary needs `class_column`")
+        if (self.type == "polygons") != (self.format is not None):
+            raise ValueError("the encoding polygons, and no other, needs `format`")
+        return self
 
 
-class PatientRule(_Strict):
+class PatientRule(Strict):
     """Group 1 (or all groups joined by '_') of ``regex`` searched in the relative image path.
 
     ``unit`` says what the key is: a patient, a study, or only an image (no patient known).
@@ -104,7 +169,7 @@ class PatientRule(_Strict):
     unit: Literal["patient", "study", "image"] = "patient"
 
 
-class Expected(_Strict):
+class Expected(Strict):
     """Counts a full download should have; checked by ``sammed data check``.
 
     ``images``: 2D images or slices, ``masks``: candidate masks, where somebody counted them.
@@ -115,7 +180,7 @@ class Expected(_Strict):
     masks: int | None = None
 
 
-class Download(_Strict):
+class Download(Strict):
     """What `sammed data fetch` gets: a file, a Zenodo-like record, a Hugging Face repository.
 
     Attributes:
@@ -143,7 +208,7 @@ class Download(_Strict):
     unpack_to: Annotated[str, AfterValidator(_inside)] = "."
 
 
-class CatalogEntry(_Strict):
+class CatalogEntry(Strict):
     """One dataset of the catalogue; see docs/catalogue.md for the meaning of each key.
 
     ``unions``: further masks, name of the union -> structures (or keys of ``labels``) it joins.
@@ -167,7 +232,7 @@ class CatalogEntry(_Strict):
     axes: list[Axis] = ["axial"]
     window: tuple[float, float] | None = None
     intensity: Literal["auto", "window", "percentile", "identity"] = "auto"
-    grid: Literal["same", "resample_image"] = "same"
+    grid: Literal["same", "resample_image", "resize_image"] = "same"
     overlaps: list[str] = Field(default_factory=list)
     license: str
     license_confidence: Literal["high", "medium", "low"] = "low"
@@ -202,6 +267,19 @@ class CatalogEntry(_Strict):
                     raise ValueError(
                         f"unions.{union}: {member!r} is not in labels; {nearest(member, known)}"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _check_raw_labels(self) -> CatalogEntry:
+        named = [("label_encoding.recompose", key) for key in self.label_encoding.recompose]
+        named += [
+            ("layout.labels.structure", rule.structure)
+            for rule in self.layout.labels
+            if rule.structure is not None
+        ]
+        for where, key in named:
+            if key not in self.labels:
+                raise ValueError(f"{where}: {key!r} is not in labels; {nearest(key, self.labels)}")
         return self
 
 
@@ -262,7 +340,8 @@ def _sentences(err: ValidationError) -> str:
 def _nested_fields(loc: tuple[int | str, ...]) -> list[str]:
     owners: dict[str, type[BaseModel]] = {
         "layout": Layout, "images": ImagePattern, "labels": LabelPattern, "patient": PatientRule,
-        "label_encoding": LabelEncoding, "expected": Expected,
+        "label_encoding": LabelEncoding, "expected": Expected, "raw": RawPixels,
+        "table": Table, "frames": Table, "runs": RunLengths,
         "downloads": Download,
     }  # fmt: skip
     named = [owners[p] for p in loc[:-1] if isinstance(p, str) and p in owners]

@@ -8,8 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sammed_data.catalog import CatalogEntry, ImagePattern, LabelPattern
+from sammed_data.entry_parts import Table
 from sammed_data.patterns import PathPattern, compile_pattern, glob_regex, walk_matching
-from sammed_data.types import Case, CatalogError, LabelFile, Rejection
+from sammed_data.readers.arrays import shape_of
+from sammed_data.tables import find_tables, lines_of, table_rows
+from sammed_data.types import Case, CatalogError, LabelFile, Pick, ReadError, Rejection
 
 _NOT_SHARED = ("structure", "instance")
 
@@ -27,6 +30,16 @@ class _Found:
     path: str
     rule: int
     fields: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """One image of a file: a channel or frame, or an item of an array; or the whole of it."""
+
+    name: str
+    sequence: str
+    channel: int | None = None
+    item: int | None = None
 
 
 def find_root(entry: CatalogEntry, data_root: Path) -> Path | None:
@@ -75,8 +88,10 @@ def discover(
         if not found:
             problems.append(search.unpaired_image(image))
             continue
-        files = tuple(search.label_file(f, root) for f in found)
-        cases.extend(search.cases_of(image, files, root))
+        try:
+            cases.extend(search.cases_of(image, found, root))
+        except ReadError as err:
+            problems.append(search.unreadable(image, str(err), root))
     problems.extend(search.unpaired_label(f) for f in labels if f.path not in taken)
     return Discovery(cases=tuple(_unique(cases)), problems=tuple(problems))
 
@@ -94,6 +109,10 @@ class _Search:
         self.excluded = glob_regex(entry.layout.exclude)
         self.splits = {s: glob_regex(g) for s, g in entry.splits.items()}
         self.patient = re.compile(entry.patient.regex) if entry.patient else None
+        images_and_labels = {p.text for p in self.images} & {p.text for p in self.labels}
+        # Image and label may be parts of one file: two halves of a picture, two arrays.
+        self.both = [p for p in self.images if p.text in images_and_labels]
+        self.tables: dict[str, tuple[Path, ...]] = {}
         self.shared = [
             [
                 tuple(f for f in i.fields if f in j.fields and f not in _NOT_SHARED)
@@ -104,8 +123,11 @@ class _Search:
 
     def is_image(self, path: str, is_folder: bool) -> bool:
         image = _first(self.images, path, is_folder)
-        label = _first(self.labels, path, is_folder)
+        label = None if self.is_both(path, is_folder) else _first(self.labels, path, is_folder)
         return image is not None and label is None and not self.is_excluded(path)
+
+    def is_both(self, path: str, is_folder: bool) -> bool:
+        return _first(self.both, path, is_folder) is not None
 
     def is_excluded(self, path: str) -> bool:
         return self.excluded is not None and self.excluded.fullmatch(path) is not None
@@ -120,14 +142,20 @@ class _Search:
             listing = walk_matching(root, [*self.images, *self.loose_labels])
         for path, is_folder in listing:
             label = _first(self.labels, path, is_folder)
-            image = None if label else _first(self.images, path, is_folder)
+            both = self.is_both(path, is_folder)
+            image = None if label and not both else _first(self.images, path, is_folder)
             if image is None and label is None:
                 label = _first(self.loose_labels, path, is_folder)
             if image is not None:
                 images.append(image)
-            elif label is not None:
-                labels.append(label)
+            if label is not None:
+                labels.extend(self.same_pattern(label))
         return images, labels
+
+    def same_pattern(self, label: _Found) -> list[_Found]:
+        """The label once for every pattern of its text: several arrays of one file."""
+        text = self.labels[label.rule].text
+        return [replace(label, rule=j) for j, p in enumerate(self.labels) if p.text == text]
 
     def index(self, labels: list[_Found]) -> dict[tuple[int, int, tuple[str, ...]], list[_Found]]:
         """(image rule, label rule, values of the shared fields) -> labels."""
@@ -146,37 +174,81 @@ class _Search:
             found.extend(index.get((image.rule, j, tuple(image.fields[f] for f in fields)), ()))
         return found
 
-    def label_file(self, found: _Found, root: Path) -> LabelFile:
+    def label_file(self, found: _Found, root: Path, part: _Part) -> LabelFile:
         rule: LabelPattern = self.entry.layout.labels[found.rule]
+        has_items = rule.axes is not None and "N" in rule.axes
         return LabelFile(
             path=root / found.path,
-            structure=found.fields.get("structure"),
+            structure=found.fields.get("structure", rule.structure),
             annotator=rule.annotator,
+            channel=part.channel if rule.channel == "image" else rule.channel,
+            pick=Pick(
+                variable=rule.variable,
+                axes=rule.axes,
+                item=part.item if has_items else None,
+                half=rule.half,
+            ),
         )
 
-    def cases_of(self, image: _Found, labels: tuple[LabelFile, ...], root: Path) -> Iterator[Case]:
-        """One case, or one a channel of a 4D file."""
+    def cases_of(self, image: _Found, labels: list[_Found], root: Path) -> Iterator[Case]:
+        """One case, or one a channel or frame of a 4D file, or one an item of an array.
+
+        Raises:
+            ReadError: the file or table that says how many there are cannot be read.
+        """
         rule: ImagePattern = self.image_rules[image.rule]
         several = len(self.image_rules) > 1
         base = "_".join(image.fields.values()) or _without_suffix(image.path)
-        names: list[tuple[int | None, str]]
-        if isinstance(rule.channel, list):
-            names = list(enumerate(rule.channel))
-        else:
-            names = [(None, rule.channel or self.entry.sequence)]
-        for channel, sequence in names:
-            tagged = channel is not None or (several and rule.channel is not None)
+        for part in self.parts(image, rule, root):
+            tagged = part.channel is not None or (several and rule.channel is not None)
+            name = f"{base}-{part.name}" if tagged else base
             yield Case(
                 dataset=self.entry.id,
-                case_id=f"{base}-{sequence}" if tagged else base,
+                case_id=name if part.item is None else f"{name}-{part.item:05d}",
                 patient_key=self.patient_key(image.path),
                 image_path=root / image.path,
-                labels=labels,
+                labels=tuple(self.label_file(f, root, part) for f in labels),
                 root=root,
-                channel=channel,
-                sequence=sequence,
+                channel=part.channel,
+                sequence=part.sequence,
                 official_split=self.official_split(image.path),
+                pick=_image_pick(rule, part.item),
+                fields=image.fields,
+                tables=self.files_of(self.entry.label_encoding.table, root),
             )
+
+    def parts(self, image: _Found, rule: ImagePattern, root: Path) -> list[_Part]:
+        """What an image file holds."""
+        sequence = self.entry.sequence
+        if isinstance(rule.channel, list):
+            return [_Part(channel=k, name=c, sequence=c) for k, c in enumerate(rule.channel)]
+        sequence = rule.channel or sequence
+        if rule.axes is not None and "N" in rule.axes:
+            shape = shape_of(root / image.path, rule.variable)
+            axis = rule.axes.index("N")
+            n_items = shape[axis] if axis < len(shape) else 0
+            return [_Part(item=k, name=sequence, sequence=sequence) for k in range(n_items)]
+        if rule.frames is not None:
+            paths = self.files_of(rule.frames, root)
+            rows = table_rows(rule.frames, paths)
+            line = lines_of(rule.frames, paths, image.fields)[0]
+            cells = [(c, rows.cell(line, c)) for c in rule.frames.frame_columns]
+            wrong = [f"{text!r} in {column!r}" for column, text in cells if not text.isdigit()]
+            if wrong:
+                raise ReadError(
+                    f"{line.place}: expected frame numbers from 0, found {', '.join(wrong)}; "
+                    "mend the table"
+                )
+            return [_Part(channel=int(t), name=str(c), sequence=sequence) for c, t in cells]
+        return [_Part(name=sequence, sequence=sequence)]
+
+    def files_of(self, table: Table | None, root: Path) -> tuple[Path, ...]:
+        """Files of a table, looked up once."""
+        if table is None:
+            return ()
+        if table.pattern not in self.tables:
+            self.tables[table.pattern] = find_tables(table, root)
+        return self.tables[table.pattern]
 
     def patient_key(self, path: str) -> str | None:
         if self.patient is None:
@@ -214,10 +286,29 @@ class _Search:
             reason += "; no key of 'labels' fits its {structure}"
         return self._unpaired(label, reason)
 
+    def unreadable(self, image: _Found, reason: str, root: Path) -> Rejection:
+        text = reason.replace(f"{root}/", "")
+        return replace(self._unpaired(image, f"{image.path}: {text}"), rule="unreadable")
+
     def _unpaired(self, found: _Found, reason: str) -> Rejection:
         return Rejection(
             dataset=self.entry.id, case_id=found.path, level="case", rule="unpaired", reason=reason
         )
+
+
+def _image_pick(rule: ImagePattern, item: int | None) -> Pick:
+    raw = rule.raw
+    return Pick(
+        variable=rule.variable,
+        axes=rule.axes,
+        item=item,
+        half=rule.half,
+        rows=raw.rows if raw else 0,
+        columns=raw.columns if raw else 0,
+        dtype=raw.dtype.replace("uint", "u").replace("int", "i") if raw else "",
+        bits=raw.bits if raw else 16,
+        white_is_zero=raw.white_is_zero if raw else False,
+    )
 
 
 def _first(patterns: list[PathPattern], path: str, is_folder: bool) -> _Found | None:

@@ -92,6 +92,27 @@ def planes_as_colours(image: Volume, like: Geometry | None) -> Volume:
     return replace(image, array=colours, geometry=like)
 
 
+def resize_to(volume: Volume, shape_zyx: tuple[int, int, int]) -> Volume:
+    """Bring a picture to the size of its mask: the mean over areas, or linear where it grows.
+
+    Raises:
+        GeometryError: another number of slices, or sides that do not share one scale.
+    """
+    import cv2
+
+    depth, height, width = (int(n) for n in volume.array.shape[:3])
+    scales = shape_zyx[1] / height, shape_zyx[2] / width
+    if depth != shape_zyx[0] or abs(scales[0] - scales[1]) * max(height, width) > 1:
+        raise GeometryError(
+            "expected an image and a mask of one shape, scaled, found the image "
+            f"{grid_words((depth, height, width), None)} and the mask "
+            f"{grid_words(shape_zyx, None)}; check that they belong together"
+        )
+    rule = cv2.INTER_AREA if scales[0] < 1 else cv2.INTER_LINEAR
+    planes = [cv2.resize(p, shape_zyx[:0:-1], interpolation=rule) for p in volume.array]
+    return replace(volume, array=np.stack(planes))
+
+
 def resample_image_to(volume: Volume, geometry: Geometry) -> Volume:
     """Sample an image linearly on another grid; outside the image lies its lowest value.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from sammed_data.catalog import CatalogEntry
 from sammed_data.geometry import grid_words, same_grid
-from sammed_data.readers.picture_stack import is_picture_stack, read_picture_stack
+from sammed_data.readers.picture_stack import is_picture_stack, on_series, read_picture_stack
 from sammed_data.readers.registry import read_label_map
 from sammed_data.types import (
     Case,
@@ -24,6 +25,7 @@ from sammed_data.types import (
 )
 
 _TABLE = 1 << 16
+_RANGE = re.compile(r"(-?\d+)-(-?\d+)")
 
 
 def values_in(array_ZYX: NDArray[Any]) -> list[int]:
@@ -87,14 +89,27 @@ class Grid:
         self.geometry: Geometry | None = None
         self.shape_zyx: tuple[int, int, int] = (0, 0, 0)
 
-    def read(self, path: Path, *, colours: bool = False) -> NDArray[Any]:
+    def read(self, file: LabelFile, *, colours: bool = False) -> NDArray[Any]:
         """Read one label file; GeometryError if its grid is not that of the first."""
         geometry: Geometry | None
+        path, series = file.path, self._case.image_path
         if is_picture_stack(path):
-            array, geometry = read_picture_stack(path, self._case.image_path)
+            array, geometry = read_picture_stack(path, series)
         else:
-            array, geometry = read_label_map(path, colours=colours)
+            array, geometry = read_label_map(
+                path, colours=colours, channel=file.channel, pick=file.pick
+            )
+            if geometry is None and series.is_dir() and array.shape[0] > 1:
+                array, geometry = on_series(path, array, series)
         z, y, x = array.shape[:3]
+        self.accept(path, (z, y, x), geometry)
+        return array
+
+    def accept(
+        self, path: Path, shape_zyx: tuple[int, int, int], geometry: Geometry | None
+    ) -> None:
+        """Take the grid of a label file; GeometryError if it is not that of the first."""
+        z, y, x = shape_zyx
         if self._first is None:
             self._first, self.geometry, self.shape_zyx = path, geometry, (z, y, x)
         elif (z, y, x) != self.shape_zyx or not same_grid(geometry, self.geometry):
@@ -104,7 +119,6 @@ class Grid:
                 f"{grid_words(self.shape_zyx, self.geometry)}, found "
                 f"{grid_words((z, y, x), geometry)}; label files of a case must share a grid"
             )
-        return array
 
 
 def class_of(case: Case, file: LabelFile, entry: CatalogEntry) -> str:
@@ -154,6 +168,39 @@ def refuse_unknown(
             f"{relative(case, path)}: expected the raw labels of {entry.id} ({keys}), found "
             f"{shown}; add them to `labels`, `ignore` or `unlabelled_ok` of the entry"
         )
+
+
+class RawValues:
+    """Raw labels that are numbers or ranges of numbers ('1-10'), to be asked by value."""
+
+    def __init__(self, entry: CatalogEntry, keys: Iterable[str]) -> None:
+        self.exact: dict[int, str] = {}
+        self._ranges: list[tuple[int, int, str]] = []
+        for key in keys:
+            found = _RANGE.fullmatch(key.strip())
+            if found is None:
+                self.exact[integer(entry, key)] = key
+            else:
+                self._ranges.append((int(found[1]), int(found[2]), key))
+
+    def __contains__(self, value: int) -> bool:
+        return self.key(value) is not None
+
+    @property
+    def has_ranges(self) -> bool:
+        """Whether any raw label is a range."""
+        return bool(self._ranges)
+
+    def key(self, value: int) -> str | None:
+        """The raw label of a value; a number of its own wins over a range that holds it."""
+        if value in self.exact:
+            return self.exact[value]
+        return next((key for low, high, key in self._ranges if low <= value <= high), None)
+
+
+def is_range(key: str) -> bool:
+    """Whether a raw label is a range such as '1-10'."""
+    return _RANGE.fullmatch(key.strip()) is not None
 
 
 def integer(entry: CatalogEntry, key: str) -> int:

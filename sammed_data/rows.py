@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from sammed_data import intensity
 from sammed_data.codecs import encode_image, encode_mask
 from sammed_data.corpus import SCHEMA_VERSION
 from sammed_data.masks import Part
-from sammed_data.plan import BuildOptions, DatasetPlan, ShardPlan
+from sammed_data.plan import BuildOptions, DatasetPlan, Meaning, ShardPlan
 from sammed_data.privacy import Pseudonyms
 from sammed_data.shards import row_digest
 from sammed_data.slices import Slice, cut
@@ -24,13 +25,17 @@ from sammed_data.types import Case, LabelVolume, Volume
 
 @dataclass(frozen=True, kw_only=True)
 class ShardTask:
-    """All a worker needs to write one shard into ``staging``."""
+    """All a worker needs to write one shard into ``staging``.
+
+    ``scratch`` is a local folder for unfinished files where ``staging`` is on an object store.
+    """
 
     shard: ShardPlan
     dataset: DatasetPlan
     options: BuildOptions
     staging: Path
     strict: bool = False
+    scratch: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,13 +65,11 @@ class RowMaker:
         self._case_id = names.case(case.case_id)
         self._meanings = {raw: asdict(m) for raw, m in task.dataset.meanings.items()}
         self._label_sources = {
-            str(path): i for i, (_, path) in enumerate(case_paths(case)) if i > 0
+            str(path): i for i, (role, path) in enumerate(case_paths(case)) if role == "label"
         }
         self._shared = {
             "schema_version": SCHEMA_VERSION,
-            "annotated_structures": sorted(
-                {m.structure for m in task.dataset.meanings.values() if m.kind != "ignore"}
-            ),
+            "annotated_structures": self._annotated(task.dataset.meanings),
             "dataset": entry.id,
             "role": entry.role,
             "modality": entry.modality,
@@ -109,10 +112,17 @@ class RowMaker:
             "spacing_x_mm": spacing[1],
             "intensity": self._record(values),
         }
+        if self._task.dataset.entry.label_encoding.partial:
+            # What is not drawn may be there all the same: only what is drawn was looked for.
+            drawn = {part.raw: self._task.dataset.meanings[part.raw] for part in parts}
+            row["annotated_structures"] = self._annotated(drawn)
         pixels: list[NDArray[Any]] = [image, *([] if deep is None else [deep])]
         planes = itertools.chain((p.mask_HW for p in parts), [] if ignore is None else [ignore])
         row["content_sha256"] = row_digest(row, pixels, planes)
         return row
+
+    def _annotated(self, meanings: Mapping[str, Meaning]) -> list[str]:
+        return sorted({m.structure for m in meanings.values() if m.kind != "ignore"})
 
     def _record(self, values: NDArray[Any]) -> dict[str, Any]:
         low, high = self._intensity.bounds(values)

@@ -69,9 +69,26 @@ def _file_digest(path: Path, size: int, mtime_ns: int) -> str:
 
 
 def case_paths(case: Case) -> list[tuple[str, Path]]:
-    """(role, path) of the image, then of every label, each path once."""
+    """(role, path) of the image, then of every label, then of tables, each path once."""
     paths = [("image", case.image_path)]
     for label in case.labels:
         if ("label", label.path) not in paths:
             paths.append(("label", label.path))
+    labels = {path for role, path in paths if role == "label"}
+    paths.extend(("table", path) for path in case.tables if path not in labels)
     return paths
+
+
+def source_hashes(case: Case) -> set[str]:
+    """One hash over path and bytes of every source of a case; what a lock sums up.
+
+    A hash of both, so that a record tells no path of a restricted dataset.
+    """
+    found = set()
+    for _, path in case_paths(case):
+        try:
+            content = digest(path)
+        except (ReadError, OSError):  # quarantined by whoever reads it, with the reason
+            content = "unreadable"
+        found.add(hashlib.sha256(f"{relative(path, case.root)}\0{content}".encode()).hexdigest())
+    return found

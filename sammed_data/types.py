@@ -157,6 +157,29 @@ class LabelVolume:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pick:
+    """Which part of a file is meant; empty for a file that holds one image or one label map.
+
+    Attributes:
+        variable: name of the array in a npz or mat file.
+        axes: letters of the array's axes, outermost first.
+        item: index along the axis N of an array.
+        half: 'left' or 'right' half of a picture.
+        rows, columns, dtype, bits, white_is_zero: of a file without a header; rows 0 = it has one.
+    """
+
+    variable: str | None = None
+    axes: str | None = None
+    item: int | None = None
+    half: str | None = None
+    rows: int = 0
+    columns: int = 0
+    dtype: str = ""
+    bits: int = 16
+    white_is_zero: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class SourceFile:
     """A file a row came from: ``path`` is relative to the dataset root, POSIX style.
 
@@ -175,11 +198,15 @@ class LabelFile:
         path: absolute path.
         structure: the value of ``{structure}`` in the pattern, for file_per_class encodings.
         annotator: observer number, 1 unless the pattern says otherwise.
+        channel: index in the last axis of a 4D file, or None.
+        pick: which part of the file.
     """
 
     path: Path
     structure: str | None = None
     annotator: int = 1
+    channel: int | None = None
+    pick: Pick = Pick()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,6 +221,9 @@ class Case:
         channel: index in the last axis of a 4D file, or None.
         sequence: MR sequence / CT phase / view, '' if the entry does not say.
         official_split: 'train', 'validation', 'test' where the entry's layout states it, else None.
+        pick: which part of the image file.
+        fields: values of the image pattern's fields, by which tables name the image.
+        tables: files of the entry's tables, which speak of this and other images.
     """
 
     dataset: str
@@ -205,6 +235,9 @@ class Case:
     channel: int | None = None
     sequence: str = ""
     official_split: str | None = None
+    pick: Pick = Pick()
+    fields: Mapping[str, str] = field(default_factory=dict)
+    tables: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,9 +28,9 @@ def read(path: Path, *, channel: int | None = None) -> Volume:
     return Volume(array=array, geometry=geometry, bits=bits, warnings=warnings)
 
 
-def read_labels(path: Path) -> tuple[NDArray[Any], Geometry]:
+def read_labels(path: Path, *, channel: int | None = None) -> tuple[NDArray[Any], Geometry]:
     """Read a label map as stored; the registry checks that its values are integers."""
-    array, geometry, _, _ = _load(path, None)
+    array, geometry, _, _ = _load(path, channel)
     return array, geometry
 
 

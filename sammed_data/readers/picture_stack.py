@@ -51,6 +51,23 @@ def read_picture_stack(folder: Path, series: Path) -> tuple[NDArray[Any], Geomet
     return canonicalize(array, Geometry(affine_lps=affine, shape_zyx=(z, y, x)))
 
 
+def on_series(path: Path, array_ZYX: NDArray[Any], series: Path) -> tuple[NDArray[Any], Geometry]:
+    """Labels without a position, drawn on a DICOM series: the n-th slice is the n-th instance.
+
+    Raises:
+        GeometryError: another number of slices than the series has.
+        ReadError: slices of the series without a number or position.
+    """
+    affine, n_slices = _affine_by_number(series)
+    if len(array_ZYX) != n_slices:
+        raise GeometryError(
+            f"{path}: expected {n_slices} slices, as many as {series.name} has, found "
+            f"{len(array_ZYX)}; check that they belong together and the `axes` of the labels"
+        )
+    z, y, x = (int(n) for n in array_ZYX.shape[:3])
+    return canonicalize(array_ZYX, Geometry(affine_lps=affine, shape_zyx=(z, y, x)))
+
+
 def _pictures(folder: Path) -> list[Path]:
     found = [
         p

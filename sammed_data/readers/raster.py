@@ -1,4 +1,4 @@
-"""PNG, JPEG, TIFF, BMP and GIF: one slice (pages of a TIFF are slices) without a geometry.
+"""PNG, JPEG, TIFF, BMP, GIF, PNM (also gzipped): one slice, without a geometry.
 
 EXIF orientation is applied to neither images nor masks: both stay as stored, so they fit each
 other. The resolution tags of raster files speak of print, not of tissue, and are not read.
@@ -6,8 +6,10 @@ other. The resolution tags of raster files speak of print, not of tissue, and ar
 
 from __future__ import annotations
 
+import gzip
+import zlib
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +17,10 @@ from numpy.typing import NDArray
 from sammed_data.readers.limits import check_size, first_bytes
 from sammed_data.types import ReadError, Volume
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif")
+SUFFIXES = (
+    ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".pbm", ".pnm",
+    ".ppm.gz", ".pgm.gz",
+)  # fmt: skip
 _WHITE_IS_ZERO, _PALETTE = 0, 3  # values of the PhotometricInterpretation tag of TIFF
 _TIFF_DAMAGE = (OSError, IndexError, ValueError, KeyError, TypeError, RuntimeError, ArithmeticError)
 
@@ -64,7 +69,7 @@ def _load_pil(path: Path, *, colours: bool) -> NDArray[Any]:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(path) as image:
+        with _unzipped(path) as stream, Image.open(stream) as image:
             width, height = image.size
             check_size(path, (height, width, len(image.getbands())), 2 if "16" in image.mode else 1)
             n_frames = int(getattr(image, "n_frames", 1))
@@ -89,7 +94,7 @@ def _load_pil(path: Path, *, colours: bool) -> NDArray[Any]:
         raise ReadError(
             f"{path}: expected an image of ordinary size, found one that {err}; cut it into tiles"
         ) from err
-    except (OSError, SyntaxError, ValueError, EOFError) as err:
+    except (OSError, SyntaxError, ValueError, EOFError, zlib.error) as err:
         if isinstance(err, ReadError):
             raise
         raise ReadError(
@@ -98,6 +103,30 @@ def _load_pil(path: Path, *, colours: bool) -> NDArray[Any]:
     if array.dtype == np.int32 and array.min() >= 0 and array.max() < 65536:
         array = array.astype(np.uint16)  # older PIL widens a 16-bit PNG
     return array[None]
+
+
+def _unzipped(path: Path) -> IO[bytes]:
+    """The bytes of a picture; a gzip around it is taken off while reading."""
+    if first_bytes(path, 2) == b"\x1f\x8b":
+        return cast("IO[bytes]", gzip.open(path, "rb"))
+    return path.open("rb")
+
+
+def half_of(path: Path, array: NDArray[Any], half: str | None) -> NDArray[Any]:
+    """The left or right half of a picture that holds image and label side by side.
+
+    Raises:
+        ReadError: the picture has an odd number of columns.
+    """
+    if half is None:
+        return array
+    width = array.shape[2]
+    if width % 2:
+        raise ReadError(
+            f"{path}: expected two halves side by side, found {width} columns, an odd number; "
+            "check `half` of the entry's patterns"
+        )
+    return array[:, :, : width // 2] if half == "left" else array[:, :, width // 2 :]
 
 
 def _load_deep_png(path: Path, head: bytes) -> NDArray[Any]:

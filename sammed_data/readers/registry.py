@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sammed_data.readers import dicom, itk, nifti, raster
+from sammed_data.readers import arrays, dicom, headerless, itk, nifti, raster
 from sammed_data.readers.limits import MAX_DECODED_BYTES, first_bytes
-from sammed_data.types import Geometry, ReadError, Volume
+from sammed_data.types import Case, Geometry, Pick, ReadError, Volume
 
-__all__ = ["MAX_DECODED_BYTES", "file_format", "read_label_map", "read_volume"]
+__all__ = ["MAX_DECODED_BYTES", "file_format", "read_image", "read_label_map", "read_volume"]
 
 _SUFFIXES = {
     **dict.fromkeys((".nii", ".nii.gz"), "nifti"),
     **dict.fromkeys((".nrrd", ".nhdr", ".mha", ".mhd"), "itk"),
     **dict.fromkeys(raster.SUFFIXES, "raster"),
+    **dict.fromkeys(arrays.SUFFIXES, "array"),
     **dict.fromkeys((".dcm", ".ima", ".dicom"), "dicom"),
 }
 
 
+_WHOLE = Pick()
+
+
 def file_format(path: Path) -> str:
-    """Return 'nifti', 'itk', 'raster' or 'dicom' for a file or folder.
+    """Return 'nifti', 'itk', 'raster', 'array' or 'dicom' for a file or folder.
 
     Raises:
         ReadError: the path is missing, empty, or of a format no reader knows.
@@ -43,18 +48,23 @@ def file_format(path: Path) -> str:
     )
 
 
-def read_volume(path: Path, *, channel: int | None = None) -> Volume:
+def read_volume(path: Path, *, channel: int | None = None, pick: Pick = _WHOLE) -> Volume:
     """Read an image in canonical LPS axes; a folder is one DICOM series.
 
     Args:
         path: file, or folder of a DICOM series.
         channel: index in the last axis of a 4D NIfTI file.
+        pick: which part of an array file or picture, see `Pick`.
 
     Raises:
         ReadError: the file is not what it claims to be.
         GeometryError: the slices of a series do not form a grid.
     """
+    if pick.rows:
+        return headerless.read(path, pick)
     kind = file_format(path)
+    if kind == "array":
+        return arrays.read(path, pick)
     if kind == "nifti":
         return nifti.read(path, channel=channel)
     if kind == "itk":
@@ -64,15 +74,31 @@ def read_volume(path: Path, *, channel: int | None = None) -> Volume:
             f"{path}: expected a 4D file for channel {channel}, found {kind}; "
             "remove `channel` from the entry's image pattern"
         )
-    return dicom.read(path) if kind == "dicom" else raster.read(path)
+    if kind == "dicom":
+        return dicom.read(path)
+    volume = raster.read(path)
+    return replace(volume, array=raster.half_of(path, volume.array, pick.half))
 
 
-def read_label_map(path: Path, *, colours: bool = False) -> tuple[NDArray[Any], Geometry | None]:
+def read_image(case: Case) -> Volume:
+    """Read the image of a case: the file, and the part of it that is meant.
+
+    Raises:
+        ReadError, GeometryError: see `read_volume`.
+    """
+    return read_volume(case.image_path, channel=case.channel, pick=case.pick)
+
+
+def read_label_map(
+    path: Path, *, colours: bool = False, channel: int | None = None, pick: Pick = _WHOLE
+) -> tuple[NDArray[Any], Geometry | None]:
     """Read integer labels in canonical LPS axes: (Z, Y, X), or (Z, Y, X, 3) for colours.
 
     Args:
         path: file, or folder of a DICOM series that holds a mask.
         colours: give the colours of a palette image instead of its indices.
+        channel: index in the last axis of a 4D NIfTI file.
+        pick: which part of an array file or picture, see `Pick`.
 
     Raises:
         ReadError: values are not integers, or the file is not what it claims to be.
@@ -80,14 +106,16 @@ def read_label_map(path: Path, *, colours: bool = False) -> tuple[NDArray[Any], 
     kind = file_format(path)
     geometry: Geometry | None = None
     if kind == "nifti":
-        array, geometry = nifti.read_labels(path)
+        array, geometry = nifti.read_labels(path, channel=channel)
     elif kind == "itk":
         array, geometry = itk.read_labels(path)
     elif kind == "dicom":
         volume = dicom.read(path)
         array, geometry = volume.array, volume.geometry
+    elif kind == "array":
+        array = arrays.read_labels(path, pick)
     else:
-        array = raster.read_labels(path, colours=colours)
+        array = raster.half_of(path, raster.read_labels(path, colours=colours), pick.half)
     return _as_integers(path, array), geometry
 
 

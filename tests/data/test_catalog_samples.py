@@ -9,7 +9,7 @@ import pytest
 from sammed_data.catalog import load_catalogs
 from sammed_data.discover import discover, find_root
 from sammed_data.encodings import pair_on_grid, read_labels
-from sammed_data.readers.registry import read_volume
+from sammed_data.readers.registry import read_image
 
 SAMPLES = Path(__file__).parents[3] / "shared" / "samples"
 ENTRIES = load_catalogs(None)
@@ -67,7 +67,7 @@ def test_cases_labels_and_patients(entry_id):
 def test_the_first_case_reads_and_all_its_values_are_known(entry_id):
     entry = ENTRIES[entry_id]
     case = discover(entry, find_root(entry, SAMPLES)).cases[0]
-    volume = read_volume(case.image_path, channel=case.channel)
+    volume = read_image(case)
     labels = read_labels(case, entry, volume)
     assert pair_on_grid(volume, labels, entry) is volume
     assert any(layer.array_ZYX.any() for layer in labels.layers)

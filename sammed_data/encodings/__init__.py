@@ -1,0 +1,85 @@
+"""Label files -> masks: one function an encoding; an unknown raw value is never dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from sammed_data.catalog import CatalogEntry
+from sammed_data.encodings import dicom, files, maps, objects, polygons, run_lengths, segments
+from sammed_data.geometry import (
+    grid_words,
+    planes_as_colours,
+    resample_image_to,
+    resize_to,
+    same_grid,
+)
+from sammed_data.types import Case, GeometryError, LabelVolume, ReadError, Volume
+
+Encoding = Callable[[Case, CatalogEntry, Volume], LabelVolume]
+
+
+def read_labels(case: Case, entry: CatalogEntry, like: Volume) -> LabelVolume:
+    """Read all masks of a case in the way its entry says.
+
+    Args:
+        case: with its label files.
+        entry: says encoding, label names and ignore values.
+        like: the image; DICOM SEG and RTSTRUCT are drawn on its grid.
+
+    Raises:
+        ReadError: a file is damaged, or holds a raw value the entry does not know.
+        GeometryError: label files of one case lie on different grids.
+    """
+    if not case.labels:
+        raise ReadError(
+            f"{case.dataset} {case.case_id}: expected at least one label file, found none; "
+            "check the entry's label patterns"
+        )
+    return ENCODINGS[entry.label_encoding.type](case, entry, like)
+
+
+def pair_on_grid(image: Volume, labels: LabelVolume, entry: CatalogEntry) -> Volume:
+    """Return the image on the grid of its labels.
+
+    It is resampled only where the entry says ``grid: resample_image``, or, for pictures, which
+    have no position, ``resize_image``.
+
+    Raises:
+        GeometryError: the grids differ; the sentence states both.
+    """
+    if entry.dims == "2D":
+        image = planes_as_colours(image, labels.geometry)
+    image_shape = tuple(int(n) for n in image.array.shape[:3])
+    if image_shape == labels.shape_zyx and same_grid(image.geometry, labels.geometry):
+        return image
+    if entry.grid == "resample_image" and labels.geometry is not None:
+        return resample_image_to(image, labels.geometry)
+    if entry.grid == "resize_image" and image.geometry is None and labels.geometry is None:
+        return resize_to(image, labels.shape_zyx)
+    raise GeometryError(
+        "expected image and labels on one grid, found the image "
+        f"{grid_words(image_shape, image.geometry)} and the labels "
+        f"{grid_words(labels.shape_zyx, labels.geometry)}; check that they belong together, "
+        "or state `grid: resample_image` in the entry"
+    )
+
+
+ENCODINGS: Mapping[str, Encoding] = {
+    "index": maps.index,
+    "values": maps.index,
+    "binary": files.binary,
+    "file_per_class": files.file_per_class,
+    "file_per_instance": files.file_per_instance,
+    "instance_ids": maps.instance_ids,
+    "rgb": maps.rgb,
+    "dicom_seg": dicom.dicom_seg,
+    "rtstruct": dicom.rtstruct,
+    "rgb_instances": objects.rgb_instances,
+    "instance_colors": objects.instance_colors,
+    "instance_csv": objects.instance_csv,
+    "typed_instances": objects.typed_instances,
+    "channel_instances": objects.channel_instances,
+    "rle_csv": run_lengths.rle_csv,
+    "polygons": polygons.polygons,
+    "seg_nrrd": segments.seg_nrrd,
+}

@@ -1,0 +1,87 @@
+"""Parts of a catalogue entry that only some data sets need: arrays, tables, run lengths."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+#: Letters of ``axes``; what each stands for is said in `ImagePattern` and docs/catalogue.md.
+AXIS_LETTERS = "NZYXCB"
+
+
+class Strict(BaseModel):
+    """Unknown keys are errors; an entry does not change once it is read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _check_axes(text: str) -> str:
+    if len(set(text)) != len(text) or not set(text) <= set(AXIS_LETTERS) or "X" not in text:
+        raise ValueError(
+            f"axes are different letters of {AXIS_LETTERS} (N images, Z slices, Y rows, X columns, "
+            "C channels, B boundaries), X among them"
+        )
+    return text
+
+
+Axes = Annotated[str, AfterValidator(_check_axes)]
+
+
+class RawPixels(Strict):
+    """A picture file without a header: ``rows`` x ``columns`` numbers of ``dtype``.
+
+    ``bits``: significant ones; ``white_is_zero``: 0 is the brightest, as film scanners store it.
+    """
+
+    rows: Annotated[int, Field(ge=1)]
+    columns: Annotated[int, Field(ge=1)]
+    dtype: Literal["uint8", "<uint16", ">uint16", "<int16", ">int16"]
+    bits: Annotated[int, Field(ge=1, le=16)] = 16
+    white_is_zero: bool = False
+
+
+class Table(Strict):
+    """A text table that speaks of many images, such as a CSV file.
+
+    Attributes:
+        pattern: glob of its path below the root; several files are read as one table.
+        id: text that stands in the ``id_column`` for an image, with ``{fields}`` of its pattern.
+        separator: ``,`` or one other character; a blank stands for any white space.
+        id_column: a name of the first line; or a position from 0 where the file has no such line.
+        value_column: (``instance_csv``) the object's number in the label file.
+        class_column: key of ``labels``; for ``class_from`` and several classes in one table.
+        rle_column: (``rle_csv``) the runs.
+        frame_columns: (frames) columns that hold the number of a labelled frame, from 0.
+    """
+
+    pattern: str
+    id: str
+    separator: Annotated[str, Field(min_length=1, max_length=1)] = ","
+    id_column: str | int
+    value_column: str | int | None = None
+    class_column: str | int | None = None
+    rle_column: str | int | None = None
+    frame_columns: list[str | int] = Field(default_factory=list)
+
+    def fields(self) -> list[str]:
+        """Names in braces of ``id``."""
+        return re.findall(r"\{(\w+)\}", self.id)
+
+
+class RunLengths(Strict):
+    """How runs are written.
+
+    Attributes:
+        order: ``row`` = along rows, ``column`` = down the columns.
+        offsets: ``absolute`` = each start counts from the first pixel; ``relative`` = from the end
+            of the run before.
+        first: number of the first pixel.
+        empty: texts that say that there is nothing.
+    """
+
+    order: Literal["row", "column"]
+    offsets: Literal["absolute", "relative"] = "absolute"
+    first: Literal[0, 1] = 1
+    empty: list[str] = Field(default_factory=lambda: ["", "-1"])

@@ -1,0 +1,329 @@
+"""Arrays of numpy (npy, npz) and MATLAB (mat, version 5) by name; never through pickle.
+
+Such files hold numbers only: no spacing, no orientation. What the axes are is said by the entry.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sammed_data.readers.limits import MAX_DECODED_BYTES, check_size, first_bytes
+from sammed_data.types import Pick, ReadError, Volume, nearest
+
+SUFFIXES = (".npy", ".npz", ".mat")
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+_NPY_DAMAGE = (ValueError, EOFError, OSError, SyntaxError, TypeError, UnicodeDecodeError)
+_MAT_DAMAGE = (
+    ValueError, TypeError, OSError, KeyError, IndexError, AttributeError, OverflowError,
+    MemoryError, NotImplementedError, zlib.error, EOFError,
+)  # fmt: skip
+
+
+def shape_of(path: Path, variable: str | None) -> tuple[int, ...]:
+    """Shape of an array as its header states it, without reading the values.
+
+    Raises:
+        ReadError: damaged, too large, or no such array.
+    """
+    if path.suffix.lower() == ".npy":
+        with _opened(path) as stream:
+            return _npy_header(path, stream, whole=False)[0]
+    if path.suffix.lower() == ".npz":
+        with _archive(path) as archive, archive.open(_member(path, archive, variable)) as stream:
+            return _npy_header(path, stream, whole=False)[0]
+    return _chosen(path, _mat_contents(path), variable)[1]
+
+
+def read_array(path: Path, variable: str | None, *, item: tuple[int, int] | None) -> NDArray[Any]:
+    """Read one array in its stored axes.
+
+    Args:
+        path: npy, npz or mat file.
+        variable: name of the array; not needed where the file holds one.
+        item: (axis, index): only this part; of a npy file only its bytes are read.
+
+    Raises:
+        ReadError: damaged, too large, of another kind than numbers, or no such array.
+    """
+    suffix = path.suffix.lower()
+    first_bytes(path)
+    if suffix == ".npy":
+        array = _read_npy(path, item)
+        item = None
+    elif suffix == ".npz":
+        array = _read_npz(path, variable)
+    else:
+        array = _read_mat(path, variable)
+    if array.dtype.kind not in "buif":
+        raise ReadError(f"{path}: expected an array of numbers, found {array.dtype}; convert it")
+    if item is not None:
+        array = np.take(array, _inside(path, array.shape, item), axis=item[0])
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _inside(path: Path, shape: tuple[int, ...], item: tuple[int, int]) -> int:
+    axis, index = item
+    if axis >= len(shape) or index >= shape[axis]:
+        raise ReadError(
+            f"{path}: expected an array with item {index} along axis {axis}, found the shape "
+            f"{shape}; check `axes`, and that image and label files have equally many items"
+        )
+    return index
+
+
+def _opened(path: Path) -> IO[bytes]:
+    first_bytes(path)
+    return path.open("rb")
+
+
+def _npy_header(
+    path: Path, stream: IO[bytes], *, whole: bool
+) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """(shape, Fortran order, dtype) of a npy stream; ``whole``: the array must fit the limit."""
+    try:
+        version = np.lib.format.read_magic(stream)
+        if version not in ((1, 0), (2, 0)):
+            raise ValueError(f"version {version}")
+        read = (
+            np.lib.format.read_array_header_1_0
+            if version == (1, 0)
+            else np.lib.format.read_array_header_2_0
+        )
+        shape, fortran, dtype = read(stream)
+    except _NPY_DAMAGE as err:
+        raise ReadError(
+            f"{path}: expected a npy header, found a damaged or unknown one ({err}); "
+            "fetch the file again"
+        ) from err
+    if dtype.hasobject:
+        raise ReadError(
+            f"{path}: expected an array of numbers, found Python objects, which are never "
+            "unpickled; save it again as numbers"
+        )
+    if whole:
+        check_size(path, shape or (1,), dtype.itemsize)
+    return shape, fortran, dtype
+
+
+def _read_npy(path: Path, item: tuple[int, int] | None) -> NDArray[Any]:
+    with _opened(path) as stream:
+        shape, fortran, dtype = _npy_header(path, stream, whole=item is None)
+        offset = stream.tell()
+    expected = offset + int(np.prod(shape, dtype=np.float64)) * dtype.itemsize
+    found = path.stat().st_size
+    if found < expected:
+        raise ReadError(
+            f"{path}: expected {expected:,} bytes for the shape {shape}, found {found:,}; "
+            "the file is truncated, fetch it again"
+        )
+    if item is None:
+        count = int(np.prod(shape))
+        flat = np.fromfile(path, dtype=dtype, count=count, offset=offset)
+        return flat.reshape(shape, order="F" if fortran else "C")
+    index = _inside(path, shape, item)
+    mapped = np.memmap(
+        path, dtype=dtype, mode="r", offset=offset, shape=shape, order="F" if fortran else "C"
+    )
+    part = mapped[(slice(None),) * item[0] + (index,)]
+    check_size(path, part.shape or (1,), dtype.itemsize)
+    return np.array(part)
+
+
+def _archive(path: Path) -> zipfile.ZipFile:
+    first_bytes(path)
+    try:
+        return zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, OSError, ValueError) as err:
+        raise ReadError(
+            f"{path}: expected a npz file, found a damaged one ({err}); fetch it again"
+        ) from err
+
+
+def _member(path: Path, archive: zipfile.ZipFile, variable: str | None) -> str:
+    names = {n.removesuffix(".npy"): n for n in archive.namelist() if n.endswith(".npy")}
+    return names[_choose(path, list(names), variable)]
+
+
+def _choose(path: Path, names: list[str], variable: str | None) -> str:
+    """The named array, or the only one."""
+    if variable is None and len(names) == 1:
+        return names[0]
+    if variable is None:
+        raise ReadError(
+            f"{path}: expected one array, found {', '.join(names[:12]) or 'none'}; "
+            "name it in `variable` of the entry's pattern"
+        )
+    if variable not in names:
+        raise ReadError(
+            f"{path}: expected an array {variable!r}, found {', '.join(names[:12]) or 'none'}; "
+            f"{nearest(variable, names)}"
+        )
+    return variable
+
+
+def _read_npz(path: Path, variable: str | None) -> NDArray[Any]:
+    with _archive(path) as archive:
+        name = _member(path, archive, variable)
+        try:
+            with archive.open(name) as stream:
+                shape, fortran, dtype = _npy_header(path, stream, whole=True)
+                n_bytes = int(np.prod(shape)) * dtype.itemsize
+                data = stream.read(n_bytes)
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as err:
+            raise ReadError(
+                f"{path}: expected a whole array {name!r}, found a damaged one ({err}); "
+                "fetch the file again"
+            ) from err
+    if len(data) < n_bytes:
+        raise ReadError(
+            f"{path}: expected {n_bytes:,} bytes of {name!r}, found {len(data):,}; "
+            "the file is truncated, fetch it again"
+        )
+    flat = np.frombuffer(data, dtype=dtype, count=int(np.prod(shape)))
+    return flat.reshape(shape, order="F" if fortran else "C")
+
+
+def _mat_contents(path: Path) -> list[tuple[str, tuple[int, ...], str]]:
+    """(name, shape, class) of the variables of a mat file, from their headers."""
+    import scipy.io
+
+    head = first_bytes(path)
+    if head[:8] == _HDF5 or b"MATLAB 7.3" in head[:32]:
+        raise ReadError(
+            f"{path}: expected a mat file up to version 7, found version 7.3 (HDF5); "
+            "save it again in MATLAB with `-v7`, or as npy"
+        )
+    try:
+        return [(str(n), tuple(int(k) for k in s), str(c)) for n, s, c in scipy.io.whosmat(path)]
+    except _MAT_DAMAGE as err:
+        raise _damaged_mat(path, err) from err
+
+
+def _damaged_mat(path: Path, err: Exception) -> ReadError:
+    return ReadError(
+        f"{path}: expected a whole mat file, found a damaged one "
+        f"({type(err).__name__}: {err}); fetch it again"
+    )
+
+
+def _chosen(
+    path: Path, contents: list[tuple[str, tuple[int, ...], str]], variable: str | None
+) -> tuple[str, tuple[int, ...], str]:
+    by_name = {name: (name, shape, kind) for name, shape, kind in contents}
+    return by_name[_choose(path, list(by_name), variable)]
+
+
+_MAT_BYTES = {
+    "double": 8, "single": 4, "int8": 1, "uint8": 1, "int16": 2, "uint16": 2, "int32": 4,
+    "uint32": 4, "int64": 8, "uint64": 8, "logical": 1,
+}  # fmt: skip
+
+
+def _read_mat(path: Path, variable: str | None) -> NDArray[Any]:
+    import scipy.io
+
+    name, shape, kind = _chosen(path, _mat_contents(path), variable)
+    if kind not in _MAT_BYTES:
+        raise ReadError(
+            f"{path}: expected an array of numbers in {name!r}, found the MATLAB class {kind}; "
+            f"choose another variable or convert the file"
+        )
+    check_size(path, shape, _MAT_BYTES[kind])
+    if path.stat().st_size > MAX_DECODED_BYTES:
+        raise ReadError(f"{path}: expected at most {MAX_DECODED_BYTES:,} bytes; split the file")
+    try:
+        found = scipy.io.loadmat(path, variable_names=[name], mat_dtype=False)
+    except _MAT_DAMAGE as err:
+        raise _damaged_mat(path, err) from err
+    return np.asarray(found[name])
+
+
+def read(path: Path, pick: Pick) -> Volume:
+    """Read an image as (Z, Y, X), or (Z, Y, X, 3) where ``axes`` has C.
+
+    Raises:
+        ReadError: see `read_array`; axes that do not fit; colours outside 0 to 255.
+    """
+    axes, array = _picked(path, pick)
+    array = _ordered(path, array, axes, "ZYXC" if "C" in axes else "ZYX")
+    if not np.isfinite(array).all() or array.dtype.kind != "f":
+        whole = False
+    else:
+        whole = bool((array == np.rint(array)).all() and array.min() >= 0 and array.max() <= 255)
+    if whole or array.dtype == bool:
+        array = array.astype(np.uint8)
+    if "C" in axes:
+        array = _colours(path, array)
+    if array.dtype == np.float64:
+        array = array.astype(np.float32)
+    return Volume(array=array, bits=max(8, min(32, 8 * array.dtype.itemsize)))
+
+
+def _colours(path: Path, array: NDArray[Any]) -> NDArray[Any]:
+    channels = array.shape[-1]
+    if channels == 1:
+        return array[..., 0]
+    if channels not in (3, 4) or array.min() < 0 or array.max() > 255 or array.dtype.kind == "f":
+        raise ReadError(
+            f"{path}: expected 3 colour channels of whole numbers from 0 to 255, found "
+            f"{channels} channels of {array.dtype} up to {array.max():g}; check `axes`"
+        )
+    return array[..., :3].astype(np.uint8)
+
+
+def read_labels(path: Path, pick: Pick) -> NDArray[Any]:
+    """Read labels as (Z, Y, X), with the axis C of ``axes`` last, or boundaries (B, Z, X).
+
+    A slice that is all NaN was not annotated and comes back as 0; boundaries keep their NaN.
+
+    Raises:
+        ReadError: see `read_array`; axes that do not fit; NaN inside a slice.
+    """
+    axes, array = _picked(path, pick)
+    if "B" in axes:
+        return _ordered(path, array, axes, "BZX").astype(np.float64)
+    array = _ordered(path, array, axes, "ZYXC" if "C" in axes else "ZYX")
+    if array.dtype.kind != "f":
+        return array
+    missing = np.isnan(array)
+    others = tuple(range(1, array.ndim))
+    if (missing.any(others) != missing.all(others)).any():
+        raise ReadError(
+            f"{path}: expected labels, found NaN inside a slice; only whole slices may be "
+            "without a value"
+        )
+    return np.where(missing, 0, array)
+
+
+def _picked(path: Path, pick: Pick) -> tuple[str, NDArray[Any]]:
+    """Letters of the axes that are left once the item along N is taken, and the array."""
+    axes = pick.axes or ""
+    item = None if pick.item is None else (axes.index("N"), pick.item)
+    if item is not None:
+        axes = axes.replace("N", "")
+    array = read_array(path, pick.variable, item=item)
+    if not axes:
+        axes = {2: "YX", 3: "ZYX"}.get(array.ndim, "")
+    if len(axes) != array.ndim or "N" in axes:
+        raise ReadError(
+            f"{path}: expected an array with the axes {axes or 'YX or ZYX'}, found the shape "
+            f"{array.shape}; state `axes` in the entry's pattern"
+        )
+    return axes, array
+
+
+def _ordered(path: Path, array: NDArray[Any], axes: str, wanted: str) -> NDArray[Any]:
+    """Bring axes into the wanted order; a missing Z becomes one slice."""
+    if set(axes) - set(wanted) or set(wanted) - set(axes) - {"Z"}:
+        raise ReadError(
+            f"{path}: expected axes that make {wanted}, found {axes}; check `axes` of the entry"
+        )
+    if "Z" not in axes:
+        array, axes = array[None], "Z" + axes
+    return np.ascontiguousarray(array.transpose([axes.index(letter) for letter in wanted]))
