@@ -7,8 +7,9 @@ One row is one image with all its masks. The layout is a Hugging Face dataset
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from sammed_data.codecs import decode_image, decode_mask
+from sammed_data.exclude import Exclusions
+from sammed_data.exclude import load as load_exclusions
 from sammed_data.types import CorpusError, ReadError
 
 SCHEMA_VERSION = 1
@@ -238,6 +241,7 @@ class Corpus:
             raise CorpusError(
                 f"{path} has schema version {version}, this sammed reads {SCHEMA_VERSION}: rebuild"
             )
+        self.exclusions: Exclusions = load_exclusions(root)
         self.shards: list[Path] = [root / s["path"] for s in self.manifest["shards"]]
         self._locations: list[tuple[int, int]] = []
         self._files: dict[int, pq.ParquetFile] = {}
@@ -246,11 +250,16 @@ class Corpus:
 
     @property
     def content_hash(self) -> str:
-        """Identity of the corpus: hash over decoded pixels, masks and metadata."""
-        return str(self.manifest["content_sha256"])
+        """Identity of what is read: hash over decoded pixels, masks and metadata, and the list."""
+        whole = str(self.manifest["content_sha256"])
+        if not self.exclusions:
+            return whole
+        return hashlib.sha256(f"{whole} {self.exclusions.digest}".encode()).hexdigest()
 
-    def index(self, splits: Sequence[str] | None = None) -> list[Row]:
-        """All rows without pixels, ordered by shard and position.
+    def index(
+        self, splits: Sequence[str] | None = None, *, with_excluded: bool = False
+    ) -> list[Row]:
+        """All rows without pixels that ``exclude.csv`` leaves, ordered by shard and position.
 
         Row ``i`` of the returned list is read with ``read(row)``; ``meta`` holds ``shard`` and
         ``shard_row``.
@@ -262,8 +271,31 @@ class Corpus:
                 continue
             table = self._pages(number, partial(self._open(number).read, columns=columns))
             for position, raw in enumerate(table.to_pylist()):
-                rows.append(_row(raw, number, position))
+                if with_excluded or self.exclusions.reason(raw) is None:
+                    rows.append(_row(raw, number, position))
         return rows
+
+    def rows(self, shard: int) -> Iterator[Row]:
+        """The rows of one shard with pixels, a row group in memory at a time."""
+        position = 0
+        for group in range(self._open(shard).num_row_groups):
+            names = [field.name for field in SCHEMA]
+            for raw in self.row_group(shard, group, names).to_pylist():
+                if self.exclusions.reason(raw) is None:
+                    yield self._whole(raw, shard, position)
+                position += 1
+
+    def at(self, shard: int, position: int) -> Row:
+        """The row at a place, with pixels, excluded or not."""
+        return self._whole(self._raw(shard, position), shard, position)
+
+    def excluded(self, table: pa.Table) -> NDArray[np.bool_]:
+        """(N,) which rows of a table with the id columns ``exclude.csv`` leaves out."""
+        if not self.exclusions:
+            return np.zeros(table.num_rows, bool)
+        names = ["sample_id", "dataset", "case_id", "patient_id"]
+        raws = table.select(names).to_pylist()
+        return np.array([self.exclusions.reason(raw) is not None for raw in raws], bool)
 
     def columns(self, shard: int, columns: Sequence[str]) -> tuple[pa.Table, list[int]]:
         """Some columns of one shard, and how many rows each of its row groups has."""
@@ -278,8 +310,9 @@ class Corpus:
 
     def read(self, row: Row) -> Row:
         """The same row with pixels."""
-        shard, position = int(row.meta["shard"]), int(row.meta["shard_row"])
-        raw = self._raw(shard, position)
+        return self.at(int(row.meta["shard"]), int(row.meta["shard_row"]))
+
+    def _whole(self, raw: dict[str, Any], shard: int, position: int) -> Row:
         try:
             return _row(raw, shard, position, pixels=True)
         except ReadError as err:

@@ -33,7 +33,7 @@ ROW = np.dtype(
     ]
 )  # fmt: skip
 MASK = np.dtype([("area_fraction", "<f4"), ("structure", "<i2"), ("annotator", "<i2")])
-_COLUMNS = ["sample_id", "dataset", "modality", "patient_id", "height", "width"]
+_COLUMNS = ["sample_id", "dataset", "modality", "case_id", "patient_id", "height", "width"]
 _MASK_COLUMNS = [f"masks.list.element.{n}" for n in ("area_px", "structure", "annotator")]
 
 
@@ -116,6 +116,7 @@ def write_index(corpus: Corpus, folder: Path) -> CorpusIndex:
                 f"by the manifest, found {len(part)} and {len(own)}; run the same `sammed data "
                 f"build` again"
             )
+        part["n_masks"][corpus.excluded(table)] = 0  # a row without masks is never read
         rows[row : row + len(part)] = part
         masks[mask : mask + len(own)] = own
         row, mask = row + len(part), mask + len(own)

@@ -121,8 +121,8 @@ class CaseMark:
         patient_id: likewise.
         shape_zyx: of the canonical volume.
         voxels_sha256: over the real values of at most 64 evenly spread slices: equal volumes have
-            equal digests, whatever format and integer type they came in.
-        signature: 64 hex digits; of the volume, or of the picture where Z = 1.
+            equal digests, whatever format they came in (8-bit arrays among themselves).
+        signature: 64 hex digits; '' where Z = 1: a picture's signature is taken from its row.
     """
 
     case_id: str
@@ -140,29 +140,17 @@ def mark_case(array: NDArray[Any], case_id: str, patient_id: str) -> CaseMark:
     """Fingerprint of a volume (Z, Y, X) or (Z, Y, X, 3); costs a few slices' reading."""
     depth, height, width = array.shape[:3]
     chosen = np.unique(np.linspace(0, depth - 1, min(depth, _HASHED_SLICES)).round().astype(int))
-    digest = hashlib.sha256(f"{array.shape}".encode())
+    kind = np.uint8 if array.dtype == np.uint8 else np.float32
+    digest = hashlib.sha256(f"{array.shape} {np.dtype(kind).str}".encode())
     for index in chosen:
-        digest.update(np.ascontiguousarray(array[index], dtype=np.float32).data)
-    words = _picture(array[0]) if depth == 1 else volume_signature(array)
+        digest.update(np.ascontiguousarray(array[index], dtype=kind).data)
     return CaseMark(
         case_id=case_id,
         patient_id=patient_id,
         shape_zyx=(depth, height, width),
         voxels_sha256=digest.hexdigest(),
-        signature=words.tobytes().hex(),
+        signature="" if depth == 1 else volume_signature(array).tobytes().hex(),
     )
-
-
-def _picture(plane: NDArray[Any]) -> NDArray[np.uint64]:
-    return signatures(thumbnail(_to_bytes(plane))[None], VIEWS[:1])[0, 0]
-
-
-def _to_bytes(values: NDArray[Any]) -> NDArray[np.uint8]:
-    if values.dtype == np.uint8:
-        return np.asarray(values)
-    low, high = float(values.min()), float(values.max())
-    scaled = (values.astype(np.float32) - low) * np.float32(255 / max(high - low, 1e-12))
-    return np.asarray(scaled.astype(np.uint8))
 
 
 def volume_signature(array: NDArray[Any]) -> NDArray[np.uint64]:

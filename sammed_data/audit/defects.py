@@ -1,0 +1,170 @@
+"""What is wrong with a picture or a mask by itself, or beside others of its kind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sammed_data.audit.fingerprints import grey
+from sammed_data.corpus import MaskRow, Row
+
+WHOLE_SHARE, INVERTED_SHARE = 0.98, 0.5
+_FLAT_SHARE = 0.999
+_MASK_IOU = 0.9
+_MIN_PEERS = 8
+# How often stronger (log) the image's edges must be under a turned mask; and how weak under its own
+_TURNED, _WEAK, _OUTLIER = 0.25, -0.2, -5.0
+_MIN_MASKS, _SURE = 5, 4.0
+
+# Ways a mask may have been turned against its image.
+TURNS = ("left-right", "up-down", "both ways", "transposed")
+# area: share of the picture. inverted: covers the corners, encloses the rest. edge: log of the
+# image's gradient on the outline over that around it; turns: log of it under each turn over `edge`.
+MASK = np.dtype(
+    [
+        ("row", "<i4"), ("mask", "<i4"), ("structure", "<i4"), ("area", "<f4"),
+        ("inverted", "?"), ("edge", "<f4"), ("turns", "<f4", (len(TURNS),)),
+    ]
+)  # fmt: skip
+
+
+def image_defect(row: Row) -> str | None:
+    """The name of what is wrong with the picture of a row, or None."""
+    assert row.image is not None  # rows come with pixels
+    plain = grey(row.image)
+    counts = np.bincount(plain.reshape(-1), minlength=256)
+    if counts.max() >= _FLAT_SHARE * plain.size:
+        return "constant-image"
+    if np.count_nonzero(counts) == 2:
+        return "image-is-mask"
+    if np.count_nonzero(counts) > 8:
+        return None
+    drawn = np.zeros(plain.shape, bool)
+    for mask in row.masks:
+        drawn |= np.asarray(mask.mask_HW)
+    bright = plain > (int(plain.min()) + int(plain.max())) / 2
+    iou = (drawn & bright).sum() / max(int((drawn | bright).sum()), 1)
+    return "image-is-mask" if iou >= _MASK_IOU else None
+
+
+def measure_masks(row: Row, number: int, codes: Sequence[int]) -> NDArray[Any]:
+    """(M,) measurements of the masks of a row; ``codes`` are their structures."""
+    import cv2
+
+    assert row.image is not None  # rows come with pixels
+    plain = cv2.GaussianBlur(grey(row.image), (3, 3), 0)
+    slope = cv2.magnitude(cv2.Sobel(plain, cv2.CV_32F, 1, 0), cv2.Sobel(plain, cv2.CV_32F, 0, 1))
+    found = np.zeros(len(row.masks), MASK)
+    for place, (mask, code) in enumerate(zip(row.masks, codes, strict=True)):
+        edge, turns = _edges(np.asarray(mask.mask_HW), mask.box_xyxy, np.asarray(slope))
+        share = mask.area_px / (row.height * row.width)
+        inverted = share > INVERTED_SHARE and share < WHOLE_SHARE and _encloses(mask)
+        found[place] = (number, mask.index, code, share, inverted, edge, turns)
+    return found
+
+
+def _encloses(mask: MaskRow) -> bool:
+    """Whether what the mask leaves out does not reach the border of the picture."""
+    inside = np.asarray(mask.mask_HW)
+    rim = (inside[0], inside[-1], inside[:, 0], inside[:, -1])
+    return all(bool(side.all()) for side in rim)
+
+
+def _edges(
+    mask_HW: NDArray[np.bool_], box_xyxy: tuple[int, int, int, int], slope_HW: NDArray[Any]
+) -> tuple[float, list[float]]:
+    import cv2
+
+    height, width = mask_HW.shape
+    x0, y0, x1, y1 = box_xyxy
+    margin = 4 + max(x1 - x0, y1 - y0) // 4
+    top, left = max(y0 - margin, 0), max(x0 - margin, 0)
+    window = (slice(top, y1 + margin), slice(left, x1 + margin))
+    inside = mask_HW[window].astype(np.uint8)
+    cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+    rim = cv2.morphologyEx(inside, cv2.MORPH_GRADIENT, cross, borderType=cv2.BORDER_REPLICATE)
+    rows, columns = np.nonzero(rim)
+    if not len(rows):
+        return 0.0, [0.0] * len(TURNS)
+    rows, columns = rows + top, columns + left
+    floor = float(slope_HW.mean()) * 0.1 + 1e-3
+
+    def strength(ys: NDArray[Any], xs: NDArray[Any]) -> float:
+        return float(slope_HW[ys, xs].mean()) + floor
+
+    own = strength(rows, columns)
+    turned = [
+        strength(rows, width - 1 - columns),
+        strength(height - 1 - rows, columns),
+        strength(height - 1 - rows, width - 1 - columns),
+        strength(columns * (height - 1) // max(width - 1, 1),
+                 rows * (width - 1) // max(height - 1, 1)),
+    ]  # fmt: skip
+    around = float(slope_HW[window].mean()) + floor
+    return float(np.log(own / around)), [float(np.log(t / own)) for t in turned]
+
+
+def mask_defects(
+    masks_M: NDArray[Any], case_of_row: NDArray[np.int32], dataset_of_case: NDArray[np.int32]
+) -> list[tuple[str, int, int, str]]:
+    """(kind, row, mask, detail) of masks that are wrong, and of one mask of each wrong case."""
+    found = [
+        ("whole-image-mask", int(m["row"]), int(m["mask"]), f"{m['area']:.1%} of the picture")
+        for m in masks_M[masks_M["area"] >= WHOLE_SHARE]
+    ]
+    found += [
+        ("inverted-mask", int(m["row"]), int(m["mask"]),
+         f"{m['area']:.1%} of the picture, along its whole border")
+        for m in masks_M[masks_M["inverted"]]
+    ]  # fmt: skip
+    return found + _unlike(masks_M, case_of_row, dataset_of_case)
+
+
+def _unlike(
+    masks_M: NDArray[Any], case_of_row: NDArray[np.int32], dataset_of_case: NDArray[np.int32]
+) -> list[tuple[str, int, int, str]]:
+    """Cases whose masks lie off the edges of their image, judged beside their dataset."""
+    usable = masks_M[(masks_M["area"] < INVERTED_SHARE) & ~masks_M["inverted"]]
+    if not len(usable):
+        return []
+    cases = case_of_row[usable["row"]]
+    order = np.argsort(cases, kind="stable")
+    usable, cases = usable[order], cases[order]
+    starts = np.flatnonzero(np.r_[True, cases[1:] != cases[:-1]])
+    sizes = np.diff(np.r_[starts, len(cases)])
+    edge = np.add.reduceat(usable["edge"].astype(np.float64), starts) / sizes
+    turns = usable["turns"].astype(np.float64)
+    mean = np.add.reduceat(turns, starts) / sizes[:, None]
+    spread = np.sqrt(np.maximum(np.add.reduceat(turns**2, starts) / sizes[:, None] - mean**2, 0))
+    datasets = dataset_of_case[cases[starts]]
+    found = []
+    for dataset in np.unique(datasets):
+        own = np.flatnonzero(datasets == dataset)
+        middle = float(np.median(edge[own]))
+        scale = max(1.4826 * float(np.median(np.abs(edge[own] - middle))), 0.05)
+        usual = np.median(mean[own], axis=0)
+        for number in own:
+            said = _verdict(edge[number], (edge[number] - middle) / scale, mean[number],
+                            spread[number], int(sizes[number]), usual, len(own))  # fmt: skip
+            if said:
+                first = usable[starts[number]]
+                found.append(("mask-unlike-image", int(first["row"]), int(first["mask"]), said))
+    return found
+
+
+def _verdict(
+    edge: float, outlier: float, turns: NDArray[Any], spread: NDArray[Any], n: int,
+    usual: NDArray[Any], peers: int,
+) -> str:  # fmt: skip
+    best = int(np.argmax(turns))
+    sure = turns[best] > _SURE * spread[best] / np.sqrt(n) if n >= _MIN_MASKS else turns[best] > 1.0
+    # A dataset whose every case fits better turned is as wrong as one case; one whose masks do not
+    # follow edges at all (usual near 0 in every turn) says nothing.
+    if turns[best] > _TURNED and sure and (usual[best] < 0 or usual[best] > _TURNED):
+        return f"its {n} masks fit the image better turned {TURNS[best]}"
+    if peers >= _MIN_PEERS and outlier < _OUTLIER and edge < _WEAK:
+        return f"the outlines of its {n} masks lie on weaker edges than in all like cases"
+    return ""
