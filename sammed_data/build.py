@@ -2,27 +2,31 @@
 
 Shards are finished in ``<out>/.partial`` and moved at the end, so an older corpus in ``out`` stays
 whole until the new one is complete. A shard whose record has the planned hash is not built again.
+Many machines share the shards by ``parts.build_part`` and end with ``parts.merge``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sammed_data.catalog import CatalogEntry, load_catalogs
 from sammed_data.curate import RULES
 from sammed_data.discover import discover, find_root
-from sammed_data.engine import fail_point, run_tasks
-from sammed_data.manifest import read_manifest
+from sammed_data.engine import interruptible
+from sammed_data.lock import Lock, corpus_files, refuse_other_sources, refuse_other_trees
+from sammed_data.manifest import manifest_options, read_manifest
 from sammed_data.ontology import Ontology, load_ontology
-from sammed_data.plan import BuildOptions, DatasetPlan, Meaning, plan_shards
+from sammed_data.plan import BuildOptions, DatasetPlan, Meaning, ShardPlan, plan_shards
 from sammed_data.privacy import Pseudonyms, pseudonyms
-from sammed_data.publish import first_of, is_done, publish, staging_folder
-from sammed_data.rows import ShardTask
-from sammed_data.types import CatalogError, ReadError, nearest
-from sammed_data.work import build_shard
+from sammed_data.publish import Batch, Kept, draft, first_of, keep_others, publish
+from sammed_data.run_shards import How, Ran, run_shards
+from sammed_data.staging import staging_folder, write_plan
+from sammed_data.stores import absolute, is_remote
+from sammed_data.stores import place as open_place
+from sammed_data.types import CatalogError, ReadError, UsageError, nearest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +40,7 @@ class BuildResult:
         reused: shards that an earlier run had finished.
         built: shards built by this run.
         dropped: datasets of the older corpus in ``out`` that are not in the new one.
+        kept: datasets of the older corpus that were left as they are (``only``).
     """
 
     manifest: Mapping[str, Any]
@@ -44,6 +49,7 @@ class BuildResult:
     reused: int
     built: int
     dropped: tuple[str, ...]
+    kept: tuple[str, ...] = ()
 
     @property
     def quarantined(self) -> int:
@@ -61,6 +67,55 @@ class Found:
     failed: Mapping[str, str]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What a corpus is to be made of.
+
+    Attributes:
+        source: catalogue folder; None = the bundled one.
+        root: where the datasets lie.
+        only: dataset ids to build; others that the corpus holds stay. Empty = all found on disk.
+        drop: dataset ids that the corpus is not to hold.
+        exact: the corpus is to hold ``only`` and nothing else (a recipe).
+        options: what decides the rows.
+        strict: stop at the first case that would be quarantined.
+        key_file: secret for restricted datasets.
+        lock: sources that the build must find as they were.
+    """
+
+    source: Path | None
+    root: Path
+    only: tuple[str, ...] = ()
+    drop: tuple[str, ...] = ()
+    exact: bool = False
+    options: BuildOptions = field(default_factory=BuildOptions)
+    strict: bool = False
+    key_file: Path | None = None
+    lock: Lock | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """An order against the disk and the corpus that is already there."""
+
+    order: Order
+    found: Found
+    shards: tuple[ShardPlan, ...]
+    old: Mapping[str, Any] | None
+    kept: Kept
+
+    @property
+    def batch(self) -> Batch:
+        """What is to be published together."""
+        return Batch(
+            datasets=self.found.datasets,
+            shards=self.shards,
+            options=self.order.options,
+            failed=self.found.failed,
+            kept=self.kept,
+        )
+
+
 def _no_progress(done: int, total: int) -> None:
     """Say nothing."""
 
@@ -71,19 +126,21 @@ def build(
     out: Path,
     *,
     only: Sequence[str] = (),
+    drop: Sequence[str] = (),
     options: BuildOptions | None = None,
     workers: int = 1,
     strict: bool = False,
     key_file: Path | None = None,
     progress: Callable[[int, int], object] = _no_progress,
 ) -> BuildResult:
-    """Build, or go on building, the corpus ``out``.
+    """Build, or go on building, the corpus ``out``: :func:`build_order` in plain arguments.
 
     Args:
         source: catalogue folder; None = the bundled one.
         root: where the datasets lie.
-        out: corpus folder.
-        only: dataset ids; empty = every entry found on disk.
+        out: corpus folder, or a URL that fsspec knows.
+        only: dataset ids; other datasets of the corpus stay. Empty = every entry found on disk.
+        drop: dataset ids to leave out, and to remove from the corpus.
         options: what decides the rows.
         workers: processes; any number gives the same bytes.
         strict: stop at the first case that would be quarantined.
@@ -93,39 +150,129 @@ def build(
     Raises:
         SammedError: no source, an unwritable folder, a wrong entry, nothing to keep, an interrupt.
     """
-    chosen = options or BuildOptions()
-    chosen.check()
-    found = find_datasets(source, root, only, key_file, strict=strict)
-    shards = [s for d in found.datasets for s in plan_shards(d, chosen)]
-    old = read_manifest(out)
-    _guard_old(old, found.failed, out)
-    with staging_folder(out) as staging:
-        todo = [s for s in shards if not is_done(s, staging, out, strict=strict)]
-        plans = {d.entry.id: d for d in found.datasets}
-        tasks = [
-            ShardTask(
-                shard=shard,
-                dataset=plans[shard.dataset],
-                options=chosen,
-                staging=staging,
-                strict=strict,
-            )
-            for shard in todo
-        ]
-        progress(len(shards) - len(todo), len(shards))
-        for number, _ in enumerate(run_tasks(build_shard, tasks, workers), start=1):
-            progress(len(shards) - len(todo) + number, len(shards))
-            fail_point("after_shard")
-        manifest = publish(found.datasets, found.failed, shards, chosen, staging, out)
-    dropped = {d["id"] for d in (old or {}).get("datasets", ())} - set(plans)
-    return BuildResult(
-        manifest=manifest,
-        absent=found.absent,
-        failed=found.failed,
-        reused=len(shards) - len(todo),
-        built=len(todo),
-        dropped=tuple(sorted(dropped)),
+    order = Order(
+        source=source,
+        root=root,
+        only=tuple(only),
+        drop=tuple(drop),
+        options=options or BuildOptions(),
+        strict=strict,
+        key_file=key_file,
     )
+    return build_order(order, out, How(workers=workers, progress=progress))
+
+
+def build_order(order: Order, out: Path, how: How) -> BuildResult:
+    """Build, or go on building, the corpus ``out``.
+
+    Raises:
+        SammedError: as :func:`build`; or some shards failed, and nothing is published.
+    """
+    out = absolute(out)
+    with interruptible():
+        planned = plan(order, out)
+        with staging_folder(out) as staging:
+            write_plan(staging, as_note(order), planned.shards)
+            ran = run_shards(planned.batch, planned.shards, staging, out, order.strict, how)
+            ran.refuse_gaps(out)
+            return finish(planned, ran, staging, out)
+
+
+def plan(order: Order, out: Path) -> Planned:
+    """Find the datasets, cut them into shards, and settle what stays of an older corpus.
+
+    Raises:
+        SammedError: a wrong option, entry or name; nothing on disk; a source differs from the lock.
+    """
+    order.options.check()
+    old = read_manifest(out)
+    _refuse_unknown_drop(order, old)
+    root = order.root if is_remote(open_place(order.root)) else order.root.absolute()
+    found = find_datasets(
+        order.source,
+        root,  # absolute: a worker on another node has another working folder
+        _wanted(order),
+        order.key_file,
+        strict=order.strict,
+        drop=order.drop,
+    )
+    if order.lock is not None:
+        refuse_other_sources(order.lock, found.datasets, order.options, order.root)
+    shards = tuple(s for d in found.datasets for s in plan_shards(d, order.options))
+    _guard_old(old, found.failed, out)
+    kept = Kept()
+    if order.only and not order.exact:
+        gone = {*order.only, *order.drop}
+        kept = keep_others(old, gone, manifest_options(order.options), out)
+    return Planned(order=order, found=found, shards=shards, old=old, kept=kept)
+
+
+def finish(planned: Planned, ran: Ran, staging: Path, out: Path) -> BuildResult:
+    """Publish what is complete.
+
+    Raises:
+        CorpusError: nothing was kept, or the lock speaks of other files or rows.
+    """
+    ready = draft(planned.batch, staging, out)
+    extra = corpus_files(planned.batch, ready, planned.order.root, out)
+    if planned.order.lock is not None:
+        refuse_other_trees(planned.order.lock, extra)
+    publish(planned.batch, ready, extra, staging, out)
+    before = {d["id"] for d in (planned.old or {}).get("datasets", ())}
+    now = {d["id"] for d in ready.manifest["datasets"]}
+    return BuildResult(
+        manifest=ready.manifest,
+        absent=planned.found.absent,
+        failed=planned.found.failed,
+        reused=len(planned.shards) - ran.built,
+        built=ran.built,
+        dropped=tuple(sorted(before - now)),
+        kept=tuple(sorted(planned.kept.ids)),
+    )
+
+
+def as_note(order: Order) -> dict[str, Any]:
+    """An order as JSON, for :func:`from_note` on another machine that sees the same paths."""
+    paths = {k: getattr(order, k) for k in ("source", "root", "key_file")}
+    return {
+        **{k: None if p is None else str(p.absolute()) for k, p in paths.items()},
+        "only": list(order.only),
+        "drop": list(order.drop),
+        "exact": order.exact,
+        "options": asdict(order.options),
+        "strict": order.strict,
+        "lock": None if order.lock is None else order.lock.model_dump(mode="json"),
+    }
+
+
+def from_note(note: Mapping[str, Any]) -> Order:
+    """The order that :func:`as_note` wrote."""
+    return Order(
+        source=Path(note["source"]) if note["source"] else None,
+        root=Path(note["root"]),
+        only=tuple(note["only"]),
+        drop=tuple(note["drop"]),
+        exact=note["exact"],
+        options=BuildOptions.from_plain(note["options"]),
+        strict=note["strict"],
+        key_file=Path(note["key_file"]) if note["key_file"] else None,
+        lock=Lock.model_validate(note["lock"]) if note["lock"] else None,
+    )
+
+
+def _wanted(order: Order) -> tuple[str, ...]:
+    """What is looked for by name; a lock names its sources."""
+    if order.lock is None or order.only:
+        return order.only
+    return tuple(name for name in sorted(order.lock.sources) if name not in order.drop)
+
+
+def _refuse_unknown_drop(order: Order, old: Mapping[str, Any] | None) -> None:
+    known = {d["id"] for d in (old or {}).get("datasets", ())} | set(load_catalogs(order.source))
+    wrong = [f"{name!r}: {nearest(name, known)}" for name in order.drop if name not in known]
+    wrong += [f"{name!r} is also under --only" for name in order.drop if name in order.only]
+    if wrong:
+        raise UsageError("--drop takes datasets of the corpus or catalogue: " + "; ".join(wrong))
 
 
 def find_datasets(
@@ -136,15 +283,23 @@ def find_datasets(
     *,
     strict: bool = False,
     keyed: bool = True,
+    drop: Sequence[str] = (),
 ) -> Found:
     """Which entries lie under ``root``, with their cases and what their labels mean.
 
-    ``keyed=False`` asks for no key file: nothing of the answer is to be stored.
+    ``keyed=False`` asks for no key file: nothing of the answer is to be stored. Entries in
+    ``drop`` are not looked for.
 
     Raises:
+        UsageError: ``root`` is a URL.
         CatalogError: an unknown or absent dataset was named, or nothing at all is on disk.
         ReadError: a dataset is incomplete, and it is the only one or was named.
     """
+    if is_remote(open_place(root)):
+        raise UsageError(
+            f"--root is a local folder, not {root}: mount the store or copy the archives; only the "
+            f"corpus itself may lie at a URL"
+        )
     entries = load_catalogs(source)
     ontology = load_ontology(source)
     unknown = [name for name in only if name not in entries]
@@ -152,9 +307,15 @@ def find_datasets(
         hints = "; ".join(f"{name!r}: {nearest(name, entries)}" for name in unknown)
         raise CatalogError(f"expected ids of catalogue entries, found unknown ones: {hints}")
     datasets, absent, failed = [], [], {}
-    for name in sorted(set(only) or entries):
+    for name in sorted(set(only) or set(entries) - set(drop)):
         entry = entries[name]
-        place = find_root(entry, root)
+        try:
+            place = find_root(entry, root)
+        except ReadError as err:
+            if strict or only:
+                raise
+            failed[name] = str(err)
+            continue
         if place is None:
             absent.append(entry)
             continue
@@ -172,7 +333,7 @@ def find_datasets(
                 entry=entry,
                 cases=pairs.cases,
                 meanings=resolve_labels(entry, ontology),
-                unpaired=tuple(names.rejection(p, RULES["unpaired"][1]) for p in pairs.problems),
+                unpaired=tuple(names.rejection(p, RULES[p.rule][1]) for p in pairs.problems),
                 secret=names.secret,
             )
         )

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from sammed_data.codecs import decode_image, decode_mask
 from sammed_data.exclude import Exclusions
 from sammed_data.exclude import load as load_exclusions
+from sammed_data.stores import parquet_source, place
 from sammed_data.types import CorpusError, ReadError
 
 SCHEMA_VERSION = 1
@@ -221,13 +222,14 @@ class Corpus:
     """A built corpus, opened for reading.
 
     Args:
-        root: folder with ``manifest.json``.
+        root: folder with ``manifest.json``, or a URL that fsspec knows.
 
     Raises:
         CorpusError: no manifest there, an unfinished build, or an unknown schema version.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path | str) -> None:
+        root = place(root)
         path = root / "manifest.json"
         if not path.is_file():
             raise CorpusError(
@@ -274,6 +276,12 @@ class Corpus:
                 if with_excluded or self.exclusions.reason(raw) is None:
                     rows.append(_row(raw, number, position))
         return rows
+
+    def rows_at(self, shard: int, positions: Sequence[int]) -> list[Row]:
+        """Some rows of one shard without pixels, in the order asked for."""
+        table, _ = self.columns(shard, [*INDEX_COLUMNS, *_INDEX_MASK_COLUMNS])
+        raw = table.take(list(positions)).to_pylist()
+        return [_row(r, shard, p) for r, p in zip(raw, positions, strict=True)]
 
     def rows(self, shard: int) -> Iterator[Row]:
         """The rows of one shard with pixels, a row group in memory at a time."""
@@ -326,7 +334,7 @@ class Corpus:
         """
         path = self.shards[shard]
         try:
-            file = pq.ParquetFile(path)
+            file = pq.ParquetFile(parquet_source(path))
         except (OSError, pa.ArrowException) as err:
             raise self._damaged(path, err) from err
         found = (file.metadata.metadata or {}).get(CONTENT_KEY)

@@ -129,10 +129,10 @@ def run_tasks(
     """
     if engine not in ENGINES:
         raise UsageError(f"unknown --engine {engine!r}; {nearest(engine, ENGINES)}")
+    if engine == "ray" and timeout_s is not None:
+        raise UsageError("--shard-timeout and --retry-failed are for --engine local")
     if engine == "ray":
-        from sammed_data.ray_engine import run_ray
-
-        outcomes = run_ray(work, tasks, timeout_s)
+        outcomes = _ray(work, tasks)
     elif timeout_s is None and (workers <= 1 or len(tasks) <= 1):
         outcomes = _here(work, tasks)
     else:
@@ -161,6 +161,16 @@ def _here(
         for task in tasks:
             stop_if_asked()
             yield task, attempt(work, task)
+
+
+def _ray(
+    work: Callable[[Task], Result], tasks: Sequence[Task]
+) -> Iterator[tuple[Task, Outcome[Result]]]:
+    from sammed_data.ray_engine import run_ray
+
+    stop = threading.Event()
+    with _handlers(_SIGNALS, stop.set):
+        yield from run_ray(work, tasks, stop)
 
 
 def _pool(

@@ -7,11 +7,15 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sammed_data.corpus import SCHEMA_VERSION, SPLITS, load_manifest
 from sammed_data.plan import BuildOptions, DatasetPlan
+
+if TYPE_CHECKING:
+    from sammed_data.publish import Batch
 
 DEFAULT_VIEW = "sam-med2d"
 Record = Mapping[str, Any]
@@ -50,28 +54,54 @@ def totals(records: Iterable[Record]) -> dict[str, Any]:
 
 
 def make_manifest(
-    datasets: Sequence[DatasetPlan],
-    records: Sequence[Record],
-    options: BuildOptions,
-    row_hashes: Iterable[str],
-    failed: Mapping[str, str],
+    batch: Batch, records: Sequence[Record], row_hashes: Iterable[str]
 ) -> dict[str, Any]:
-    """The manifest: the same for the same rows, wherever and whenever it is made."""
+    """The manifest: the same for the same rows, wherever and whenever it is made.
+
+    ``records`` are those of the shards and of files that never became cases.
+    """
+    kept = batch.kept
+    datasets = [_dataset(d, records) for d in batch.datasets]
+    shards = [
+        {k: r[k] for k in ("path", "rows", "masks", "content_sha256")} for r in records if r["rows"]
+    ]
+    failed = [{"id": k, "reason": v} for k, v in batch.failed.items()]
     return {
         "schema_version": SCHEMA_VERSION,
         "sammed_version": sammed_version(),
         "default_view": DEFAULT_VIEW,
-        "options": {k: v for k, v in asdict(options).items() if k != "shard_mb"},
-        "counts": totals(records),
-        "datasets": [_dataset(d, records) for d in datasets],
-        "not_built": [{"id": k, "reason": v} for k, v in sorted(failed.items())],
-        "shards": [
-            {k: r[k] for k in ("path", "rows", "masks", "content_sha256")}
-            for r in records
-            if r["rows"]
-        ],
+        "options": manifest_options(batch.options),
+        "counts": _add([totals(records), *(d["counts"] for d in kept.datasets)]),
+        "datasets": sorted([*datasets, *kept.datasets], key=itemgetter("id")),
+        "not_built": sorted([*failed, *kept.not_built], key=itemgetter("id")),
+        "shards": sorted([*shards, *kept.shards], key=_shard_order),
         "content_sha256": hashlib.sha256("\n".join(sorted(row_hashes)).encode()).hexdigest(),
     }
+
+
+def manifest_options(options: BuildOptions) -> dict[str, Any]:
+    """Those options that decide a row."""
+    return {k: v for k, v in asdict(options).items() if k != "shard_mb"}
+
+
+def _add(counts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Sum of what :func:`totals` gives for each."""
+    first = counts[0]
+    return {
+        key: _add([c[key] for c in counts])
+        if key in ("cases", "images", "masks")
+        else dict(sorted(sum((Counter(c[key]) for c in counts), Counter[str]()).items()))
+        if key == "rejected"
+        else sum(c[key] for c in counts)
+        for key in first
+    }
+
+
+def _shard_order(shard: Mapping[str, Any]) -> tuple[str, int, str]:
+    """By dataset, split and number: the order of a plan."""
+    _, split, name = shard["path"].split("/")
+    dataset, _, number = name.partition("-")
+    return dataset, SPLITS.index(split), number.zfill(24)
 
 
 def unpaired_record(plan: DatasetPlan) -> Record:
@@ -171,13 +201,6 @@ distinct `patient_id`; the column `cluster` says what that is: a patient, a stud
 
 Content hash: `{manifest["content_sha256"]}` (decoded pixels, masks and metadata).
 """
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write beside and rename, so that a reader sees the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 def read_manifest(out: Path) -> dict[str, Any] | None:

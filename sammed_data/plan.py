@@ -42,6 +42,15 @@ class BuildOptions:
     orientation: str = "lps"
     shard_mb: int = 64
 
+    @classmethod
+    def from_plain(cls, said: Mapping[str, Any]) -> BuildOptions:
+        """Options from JSON or YAML, where a tuple is a list.
+
+        Raises:
+            TypeError: an unknown name.
+        """
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in said.items()})
+
     def check(self) -> None:
         """Refuse wrong options, all in one sentence.
 
@@ -186,13 +195,20 @@ _ABOUT = {"name", "year", "license_confidence", "access", "access_note", "homepa
           "download_url", "expected", "quirks", "evidence", "overlaps", "used_by"}  # fmt: skip
 
 
+def decisive(dataset: DatasetPlan) -> dict[str, Any]:
+    """What of an entry and the ontology decides rows."""
+    return {
+        "entry": dataset.entry.model_dump(mode="json", exclude=_ABOUT),
+        "meanings": {k: asdict(m) for k, m in dataset.meanings.items()},
+    }
+
+
 def _common_hash(dataset: DatasetPlan, options: BuildOptions) -> str:
     parts = {
         "schema": SCHEMA_VERSION,
         "build": BUILD_VERSION,
-        "entry": dataset.entry.model_dump(mode="json", exclude=_ABOUT),
         "options": asdict(options),
-        "meanings": {k: asdict(m) for k, m in dataset.meanings.items()},
+        **decisive(dataset),
         "key": hashlib.sha256(dataset.secret or b"").hexdigest(),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -9,6 +9,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import connection, get_context, parent_process
 from multiprocessing.connection import Connection
@@ -118,10 +119,8 @@ class _Worker(Generic[Task, Result]):
         )
 
     def end(self) -> None:
-        try:
+        with suppress(OSError):  # already dead
             self.pipe.send(None)
-        except OSError:  # already dead
-            pass
         self.process.join()
         self.pipe.close()
 

@@ -1,145 +1,157 @@
-"""From finished shards to a corpus: staging, records, and the swap that replaces an older one."""
+"""From finished shards to a corpus: the swap that replaces an older one, the manifest last."""
 
 from __future__ import annotations
 
-import fcntl
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sammed_data.corpus import Corpus
 from sammed_data.engine import fail_point
-from sammed_data.manifest import (
-    Record,
-    make_card,
-    make_manifest,
-    read_manifest,
-    unpaired_record,
-    write_text,
-)
+from sammed_data.index import open_index
+from sammed_data.manifest import Record, make_card, make_manifest, read_manifest, unpaired_record
 from sammed_data.plan import BuildOptions, DatasetPlan, ShardPlan
 from sammed_data.shards import content_hashes, footer_content, read_rows, write_rejections
+from sammed_data.staging import record_of, rejections_path, write_text
 from sammed_data.types import CorpusError
 
-_RECORD_KEYS = {
-    "plan_hash", "dataset", "split", "path", "rows", "patients", "masks", "cases", "slices",
-    "candidates", "rejected", "has_rejections", "content_sha256",
-}  # fmt: skip
+# An id of a dataset has no hyphen.
+_FILE = re.compile(
+    r".*?([a-z0-9_]+)-\d{5,}(?:\.rejections)?\.(?:parquet|json)|.*unpaired--([a-z0-9_]+)\.parquet"
+)
 
 
-@contextmanager
-def staging_folder(out: Path) -> Iterator[Path]:
-    """The folder of unfinished work, locked against a second build.
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """What of an older corpus stays as it is, in the manifest's own words."""
+
+    datasets: Sequence[Mapping[str, Any]] = ()
+    shards: Sequence[Mapping[str, Any]] = ()
+    not_built: Sequence[Mapping[str, Any]] = ()
+
+    @property
+    def ids(self) -> set[str]:
+        """Datasets that stay."""
+        return {d["id"] for d in self.datasets}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """All that is published together.
+
+    Attributes:
+        datasets: built by this run.
+        shards: theirs.
+        failed: dataset -> why it could not be built at all.
+        kept: what stays of an older corpus.
+    """
+
+    datasets: Sequence[DatasetPlan]
+    shards: Sequence[ShardPlan]
+    options: BuildOptions
+    failed: Mapping[str, str] = field(default_factory=dict)
+    kept: Kept = field(default_factory=Kept)
+
+
+def dataset_of(name: str) -> str | None:
+    """The dataset that a shard, its rejections or its record belongs to, by its file name."""
+    found = _FILE.fullmatch(name)
+    return (found[1] or found[2]) if found else None
+
+
+def keep_others(
+    old: Mapping[str, Any] | None, gone: set[str], options: Mapping[str, Any], out: Path
+) -> Kept:
+    """The datasets of the corpus ``out`` that are not in ``gone``, checked to be whole.
 
     Raises:
-        CorpusError: the folder cannot be written, or another build is at work.
+        CorpusError: they were built with other options, or one of their shards is not there.
     """
-    staging = out / ".partial"
-    try:
-        staging.mkdir(parents=True, exist_ok=True)
-        lock = (staging / "lock").open("w")
-    except OSError as err:
+    datasets = [d for d in (old or {}).get("datasets", ()) if d["id"] not in gone]
+    if old is None or not datasets:
+        return Kept()
+    differ = sorted(k for k, v in options.items() if old["options"].get(k) != _plain(v))
+    if differ:
+        said = ", ".join(f"{k} {old['options'].get(k)!r}" for k in differ)
         raise CorpusError(
-            f"cannot write the corpus to {out} ({err.strerror}): choose another --out"
-        ) from err
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as err:
-            raise CorpusError(f"another build is writing {out}: wait for it, or stop it") from err
-        for left in [*staging.glob("*.tmp"), *staging.glob("*.tmp.rejections")]:
-            left.unlink()
-        try:
-            yield staging
-        except OSError as err:
+            f"the corpus at {out} was built with {said}: give the same options with --only, build "
+            f"all of it anew (without --only), or choose another --out"
+        )
+    shards = [s for s in old["shards"] if dataset_of(s["path"]) not in gone]
+    for shard in shards:
+        if footer_content(out / shard["path"]) != shard["content_sha256"]:
             raise CorpusError(
-                f"cannot write {err.filename or out} ({err.strerror}): make room or choose "
-                f"another --out, and run again; finished shards stay"
-            ) from err
+                f"{out / shard['path']}: expected the shard that the manifest names, found "
+                f"another or none: build all of the corpus anew (without --only)"
+            )
+    missed = [n for n in old["not_built"] if n["id"] not in gone]
+    return Kept(datasets=datasets, shards=shards, not_built=missed)
 
 
-def _record(stem: str, staging: Path) -> dict[str, Any] | None:
-    path = staging / f"{stem}.json"
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):  # a half-written record is no record: built again
-        return None
-    return found if isinstance(found, dict) and found.keys() >= _RECORD_KEYS else None
-
-
-def is_done(shard: ShardPlan, staging: Path, out: Path, *, strict: bool = False) -> bool:
-    """Whether a record of this very plan is there, with the files it speaks of.
-
-    Under ``strict`` a shard with quarantined cases is looked at again, so that it is refused.
-    """
-    record = _record(shard.stem, staging)
-    if record is None or record["plan_hash"] != shard.plan_hash:
-        return False
-    if strict and any(rule.startswith("case:") for rule in record["rejected"]):
-        return False
-    if record["has_rejections"]:
-        staged = staging / f"{shard.stem}.rejections.parquet"
-        if not staged.is_file() and not (out / _rejections_path(shard)).is_file():
-            return False
-    if not record["rows"]:
-        return True
-    places = (staging / f"{shard.stem}.parquet", out / shard.path)
-    return record["content_sha256"] in [footer_content(p) for p in places]
-
-
-def _rejections_path(shard: ShardPlan) -> str:
-    return f"rejections/part-{shard.stem}.parquet"
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _unpaired_path(dataset: str) -> str:
     return f"rejections/part-unpaired--{dataset}.parquet"
 
 
-def publish(
-    datasets: Sequence[DatasetPlan],
-    failed: Mapping[str, str],
-    shards: Sequence[ShardPlan],
-    options: BuildOptions,
-    staging: Path,
-    out: Path,
-) -> dict[str, Any]:
-    """Move finished shards into place; the manifest comes last and makes them a corpus.
+@dataclass(frozen=True, kw_only=True)
+class Draft:
+    """A corpus that is whole but not yet in place: its manifest, and what the shards recorded."""
 
-    Returns:
-        The manifest.
+    manifest: dict[str, Any]
+    records: Sequence[Record]
+
+
+def draft(batch: Batch, staging: Path, out: Path) -> Draft:
+    """Add up the finished shards; nothing is moved.
 
     Raises:
-        CorpusError: no shard has a row; nothing is moved.
+        CorpusError: no shard has a row.
     """
-    records: list[Record] = [r for s in shards if (r := _record(s.stem, staging)) is not None]
+    records: list[Record] = [r for s in batch.shards if (r := record_of(s.stem, staging))]
     hashes: list[str] = []
-    for shard, record in zip(shards, records, strict=True):
+    for shard, record in zip(batch.shards, records, strict=True):
         staged = staging / f"{shard.stem}.parquet"
         place = staged if staged.is_file() else out / shard.path
         hashes += content_hashes(place) if record["rows"] else []
+    for kept in batch.kept.shards:
+        hashes += content_hashes(out / kept["path"])
     if not hashes:
-        raise CorpusError(_nothing_kept(shards, staging, out))
-    records += [unpaired_record(d) for d in datasets if d.unpaired]
-    manifest = make_manifest(datasets, records, options, hashes, failed)
-    stale = _stale(out, shards, records)
-    for dataset in datasets:
+        raise CorpusError(_nothing_kept(batch.shards, staging, out))
+    unpaired = [unpaired_record(d) for d in batch.datasets if d.unpaired]
+    manifest = make_manifest(batch, [*records, *unpaired], hashes)
+    return Draft(manifest=manifest, records=records)
+
+
+def publish(batch: Batch, ready: Draft, extra: Mapping[str, str], staging: Path, out: Path) -> None:
+    """Move finished shards into place; the manifest comes last and makes them a corpus.
+
+    ``extra`` holds small files of the corpus by name (recipe and lock).
+    """
+    stale = _stale(batch, ready.records, out)
+    for dataset in batch.datasets:
         if dataset.unpaired:
-            write_rejections(staging / "unpaired.tmp.rejections", dataset.unpaired)
-            _move(staging / "unpaired.tmp.rejections", out / _unpaired_path(dataset.entry.id))
+            write_rejections(staging / "unpaired.rejections", dataset.unpaired)
+            _move(staging / "unpaired.rejections", out / _unpaired_path(dataset.entry.id))
     write_text(staging / "stale.json", json.dumps(stale))
-    for shard, record in zip(shards, records[: len(shards)], strict=True):
+    for shard, record in zip(batch.shards, ready.records, strict=True):
         if record["rows"]:
             _move(staging / f"{shard.stem}.parquet", out / shard.path)
-        _move(staging / f"{shard.stem}.rejections.parquet", out / _rejections_path(shard))
+        _move(staging / f"{shard.stem}.rejections.parquet", out / rejections_path(shard.stem))
         fail_point("during_publish")
-    write_text(out / "README.md", make_card(manifest))
-    write_text(out / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+    for name, text in sorted(extra.items()):
+        write_text(out / name, text)
+    write_text(out / "README.md", make_card(ready.manifest))
+    manifest = json.dumps(ready.manifest, indent=1, sort_keys=True) + "\n"
+    write_text(out / "manifest.json", manifest)
     fail_point("after_manifest")
-    _clean(out, staging, shards, stale)
-    Corpus(out)
-    return manifest
+    _clean(batch, staging, out, stale)
+    open_index(Corpus(out))  # so that the first training need not make it
 
 
 def _move(staged: Path, final: Path) -> None:
@@ -148,35 +160,31 @@ def _move(staged: Path, final: Path) -> None:
         staged.replace(final)
 
 
-def _stale(
-    out: Path, shards: Sequence[ShardPlan], records: Sequence[Mapping[str, Any]]
-) -> list[str]:
+def _stale(batch: Batch, records: Sequence[Record], out: Path) -> list[str]:
     """Files of an older corpus that the new one does not have; only files a manifest named."""
-    own = list(zip(shards, records, strict=False))
-    wanted = {s.path for s, r in own if r["rows"]}
-    wanted |= {_rejections_path(s) for s, r in own if r["has_rejections"]}
-    wanted |= {_unpaired_path(r["dataset"]) for r in records[len(shards) :]}
+    own = list(zip(batch.shards, records, strict=True))
+    wanted = {s.path for s, r in own if r["rows"]} | {s["path"] for s in batch.kept.shards}
+    wanted |= {rejections_path(s.stem) for s, r in own if r["has_rejections"]}
+    wanted |= {_unpaired_path(d.entry.id) for d in batch.datasets if d.unpaired}
     old = read_manifest(out) or {"shards": []}
     note = out / ".partial" / "stale.json"
     known = {s["path"] for s in old["shards"]}
-    known |= {p.relative_to(out).as_posix() for p in (out / "rejections").glob("part-*.parquet")}
+    rejections = {f"rejections/{p.name}" for p in (out / "rejections").glob("part-*.parquet")}
+    known |= {name for name in rejections if dataset_of(name) not in batch.kept.ids}
     if note.is_file():
         known |= set(json.loads(note.read_text(encoding="utf-8")))
     return sorted(known - wanted)
 
 
-def _clean(out: Path, staging: Path, shards: Sequence[ShardPlan], stale: Sequence[str]) -> None:
+def _clean(batch: Batch, staging: Path, out: Path, stale: Sequence[str]) -> None:
     for name in stale:
         (out / name).unlink(missing_ok=True)
-    stems = {s.stem for s in shards}
-    for left in staging.iterdir():
-        if left.name == "stale.json" or (
-            left.suffix in (".json", ".parquet")
-            and left.name.removesuffix(".json").removesuffix(".parquet") not in stems
-        ):
+    stems = {s.stem for s in batch.shards}
+    for left in list(staging.iterdir()):
+        record = left.suffix == ".json" and left.name.removesuffix(".json")
+        ours = record in stems or (record and dataset_of(left.name) in batch.kept.ids)
+        if left.name != "lock" and not ours:
             left.unlink()
-    for shard in shards:  # a shard without rows stays here, empty
-        (staging / f"{shard.stem}.parquet").unlink(missing_ok=True)
 
 
 def _nothing_kept(shards: Sequence[ShardPlan], staging: Path, out: Path) -> str:

@@ -11,13 +11,13 @@ from typing import Any
 from numpy.typing import NDArray
 
 from sammed_data import intensity
-from sammed_data.codecs import encode_image, encode_mask
+from sammed_data.codecs import encode_image, encode_mask, encode_part
 from sammed_data.corpus import SCHEMA_VERSION
 from sammed_data.masks import Part
 from sammed_data.plan import BuildOptions, DatasetPlan, Meaning, ShardPlan
 from sammed_data.privacy import Pseudonyms
 from sammed_data.shards import row_digest
-from sammed_data.slices import Slice, cut
+from sammed_data.slices import Slice, cut, straight
 from sammed_data.sources import case_paths
 from sammed_data.splits import cluster_unit, group_key
 from sammed_data.types import Case, LabelVolume, Volume
@@ -87,7 +87,8 @@ class RowMaker:
     def row(self, where: Slice, parts: list[Part]) -> dict[str, Any]:
         """One row: pixels, masks and where they come from."""
         options, labels = self._task.options, self._ready.labels
-        values = cut(self._ready.volume.array, where.axis, where.index, options.orientation)
+        array = self._ready.volume.array
+        values = straight(cut(array, where.axis, where.index, options.orientation))
         image = self._intensity.to_uint8(values)
         deep = self._depth.store(values) if self._depth else None
         ignore = None
@@ -117,7 +118,7 @@ class RowMaker:
             drawn = {part.raw: self._task.dataset.meanings[part.raw] for part in parts}
             row["annotated_structures"] = self._annotated(drawn)
         pixels: list[NDArray[Any]] = [image, *([] if deep is None else [deep])]
-        planes = itertools.chain((p.mask_HW for p in parts), [] if ignore is None else [ignore])
+        planes = itertools.chain((p.inside for p in parts), [] if ignore is None else [ignore])
         row["content_sha256"] = row_digest(row, pixels, planes)
         return row
 
@@ -151,7 +152,10 @@ class RowMaker:
             "area_px": part.area_px,
             "box_xyxy": list(part.box_xyxy),
             "touches_border": part.touches_border,
-            "mask": {"bytes": encode_mask(part.mask_HW), "path": None},
+            "mask": {
+                "bytes": encode_part(part.inside, part.box_xyxy, part.shape_hw),
+                "path": None,
+            },
         }
 
     def _source_index(self, part: Part) -> int | None:

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from sammed_data.audit.fingerprints import CaseMark
 from sammed_data.corpus import CONTENT_KEY, GROUP_BYTES, ROWS_PER_GROUP, SCHEMA
+from sammed_data.stores import parquet_source
+from sammed_data.stages import stage
 from sammed_data.types import CorpusError, Rejection
 
 # In a shard's footer: fingerprints of its cases, so that they travel with the rows.
@@ -65,12 +67,23 @@ def _leaf_columns() -> list[str]:
     return [schema.column(i).path for i in range(len(schema))]
 
 
+@stage("content digest")
 def row_digest(
-    row: dict[str, Any], pixels: Iterable[NDArray[Any]], masks: Iterable[NDArray[np.bool_]]
+    row: dict[str, Any], pixels: Iterable[NDArray[Any]], masks: Iterable[NDArray[Any]]
 ) -> str:
-    """SHA-256 over metadata, decoded pixels and masks; independent of how PNG bytes were made."""
+    """SHA-256 over metadata, decoded pixels and masks; independent of how PNG bytes were made.
+
+    Args:
+        row: its boxes say where the masks lie.
+        pixels: (H, W) or (H, W, 3) images.
+        masks: the pixels of each mask's box, not 0 inside, then the plane to ignore, if any.
+    """
     meta = {k: v for k, v in row.items() if k not in (*_PIXEL_COLUMNS, "content_sha256")}
     meta["masks"] = [{k: v for k, v in m.items() if k != "mask"} for m in row["masks"]]
+    # Which archive a file was read from is no part of what the row is.
+    meta["sources"] = [
+        s | {"member": s["member"].partition("in ")[0].strip()} for s in row["sources"]
+    ]
     found = hashlib.sha256(json.dumps(meta, sort_keys=True).encode())
     for array in pixels:
         found.update(f"{array.shape}{array.dtype.str}".encode())
@@ -114,11 +127,13 @@ class ShardWriter:
         """Note the fingerprint of a case."""
         self._marks.append(mark)
 
+    @stage("Parquet")
     def _flush(self) -> None:
         table = pa.Table.from_pylist(self._rows, schema=SCHEMA)
         self._writer.write_table(table, row_group_size=len(self._rows))
         self._rows, self._bytes = [], 0
 
+    @stage("Parquet")
     def close(self) -> str:
         """Finish the file; returns the shard's content hash, which its footer also holds."""
         if self._rows:
@@ -137,7 +152,8 @@ class ShardWriter:
 def write_rejections(path: Path, rejections: Sequence[Rejection]) -> None:
     """One Parquet file of rejections."""
     table = pa.Table.from_pylist([asdict(r) for r in rejections], schema=REJECTION_SCHEMA)
-    pq.write_table(table, path, compression="zstd")
+    with path.open("wb") as stream:
+        pq.write_table(table, stream, compression="zstd")
 
 
 def read_rejections(folder: Path) -> pa.Table:
@@ -149,7 +165,7 @@ def read_rejections(folder: Path) -> pa.Table:
 
 def _rejections(path: Path) -> pa.Table:
     try:
-        return pq.ParquetFile(path).read()
+        return pq.ParquetFile(parquet_source(path)).read()
     except (OSError, pa.ArrowException) as err:
         raise CorpusError(
             f"{path}: expected rejections of the build, found {str(err).splitlines()[0]}; remove "
@@ -159,13 +175,13 @@ def _rejections(path: Path) -> pa.Table:
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """A small Parquet file as dicts."""
-    return list(pq.ParquetFile(path).read().to_pylist())
+    return list(pq.ParquetFile(parquet_source(path)).read().to_pylist())
 
 
 def footer_content(path: Path) -> str | None:
     """The content hash in a shard's footer; None where the file is missing or is no such shard."""
     try:
-        metadata = pq.read_metadata(path).metadata or {}
+        metadata = pq.ParquetFile(parquet_source(path)).metadata.metadata or {}
     except (OSError, pa.ArrowInvalid):
         return None
     found = metadata.get(CONTENT_KEY)
@@ -192,5 +208,5 @@ def case_marks(path: Path) -> list[CaseMark] | None:
 
 def content_hashes(path: Path) -> list[str]:
     """Row content hashes of a shard, in order."""
-    table = pq.ParquetFile(path).read(columns=["content_sha256"])
+    table = pq.ParquetFile(parquet_source(path)).read(columns=["content_sha256"])
     return [str(h) for h in table.column(0).to_pylist()]

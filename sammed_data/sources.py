@@ -6,9 +6,9 @@ import hashlib
 from functools import lru_cache
 from pathlib import Path
 
+from sammed_data import archives
+from sammed_data.stages import stage
 from sammed_data.types import Case, ReadError
-
-_BLOCK = 1 << 20
 
 
 def relative(path: Path, root: Path) -> str:
@@ -22,6 +22,8 @@ def files_of(path: Path) -> list[Path]:
         return sorted(p for p in path.iterdir() if p.is_file())
     detached = {".mhd": (".raw", ".zraw"), ".nhdr": (".raw", ".raw.gz"), ".hdr": (".img",)}
     beside = [path.with_suffix(s) for s in detached.get(path.suffix.lower(), ())]
+    if archives.split(path) is not None:
+        return archives.files_of(path, beside)
     return [path, *(p for p in beside if p.is_file())]
 
 
@@ -31,6 +33,8 @@ def state(path: Path) -> list[tuple[str, int, int]]:
     Raises:
         ReadError: the file is gone.
     """
+    if archives.split(path) is not None:
+        return [archives.state(p) for p in files_of(path)]
     try:
         found = [(p.name, p.stat()) for p in files_of(path)]
     except OSError as err:
@@ -38,6 +42,7 @@ def state(path: Path) -> list[tuple[str, int, int]]:
     return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in found]
 
 
+@stage("source digest")
 def digest(path: Path) -> str:
     """SHA-256 of a file; of the sorted file digests where several files make one source.
 
@@ -58,14 +63,11 @@ def _stamp(path: Path) -> tuple[int, int]:
 @lru_cache(maxsize=4096)
 def _file_digest(path: Path, size: int, mtime_ns: int) -> str:
     """Cached: the channels of a 4D file and the axes of a case share their files."""
-    found = hashlib.sha256()
     try:
-        with path.open("rb") as stream:
-            while block := stream.read(_BLOCK):
-                found.update(block)
+        with path.open("rb", buffering=0) as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as err:
         raise ReadError(f"{path}: cannot be read ({err.strerror})") from err
-    return found.hexdigest()
 
 
 def case_paths(case: Case) -> list[tuple[str, Path]]:

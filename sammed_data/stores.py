@@ -40,6 +40,12 @@ def place(root: Path | str) -> Path:
     return cast("Path", remote)
 
 
+def absolute(root: Path | str) -> Path:
+    """The same place for a process with another working folder."""
+    found = place(root)
+    return found if is_remote(found) else found.absolute()
+
+
 def is_remote(root: object) -> bool:
     """Whether this is a place on an object store, after :func:`place`."""
     return isinstance(root, RemotePath)

@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from socket import gethostname
 from typing import Any
 
 import numpy as np
@@ -18,20 +19,20 @@ from sammed_data.encodings import pair_on_grid, read_labels
 from sammed_data.engine import fail_point, stop_if_asked
 from sammed_data.masks import SPLIT_KINDS, Part, Plan, plane_masks
 from sammed_data.privacy import Pseudonyms
-from sammed_data.readers.registry import read_volume
+from sammed_data.readers.registry import read_image
 from sammed_data.rows import ReadCase, RowMaker, ShardTask
 from sammed_data.shards import ShardWriter, write_rejections
-from sammed_data.slices import Slice, cut, slices_with_labels
-from sammed_data.sources import case_paths, digest, relative
+from sammed_data.slices import Slice, cut, slices_with_labels, straight
+from sammed_data.sources import case_paths, digest, relative, source_hashes
 from sammed_data.splits import group_key
+from sammed_data.stores import land
 from sammed_data.types import (
     Case,
     GeometryError,
-    InterruptedRun,
     ReadError,
     Rejection,
-    SammedError,
 )
+from sammed_data.unpack import unpacked
 
 # Encodings whose values are objects: a nucleus in two pieces is one nucleus.
 _WHOLE_ENCODINGS = ("instance_ids", "file_per_instance")
@@ -59,22 +60,24 @@ def build_shard(task: ShardTask) -> str:
     """
     stem = task.shard.stem
     final = task.staging / f"{stem}.parquet"
-    temporary = task.staging / f"{stem}.{os.getpid()}.tmp"
+    temporary = (task.scratch or task.staging) / f"{stem}.{gethostname()}-{os.getpid()}.tmp"
     writer = ShardWriter(temporary)
-    counts, rejections = Counts(), []
+    counts, rejections, hashes = Counts(), [], set[str]()
     try:
-        for case in task.shard.cases:
-            stop_if_asked()
-            for item in case_items(case, task, counts):
-                if isinstance(item, Rejection):
-                    rejections.append(item)
-                elif isinstance(item, CaseMark):
-                    writer.mark(item)
-                else:
-                    writer.add(item)
-            fail_point("after_case")
+        with unpacked(task.shard.cases, task.scratch or task.staging) as cases:
+            for case in cases:
+                stop_if_asked()
+                for item in case_items(case, task, counts):
+                    if isinstance(item, Rejection):
+                        rejections.append(item)
+                    elif isinstance(item, CaseMark):
+                        writer.mark(item)
+                    else:
+                        writer.add(item)
+                hashes |= source_hashes(case)
+                fail_point("after_case")
         content = writer.close()
-    except (InterruptedRun, SammedError, OSError):
+    except Exception:
         writer.abandon()
         temporary.unlink(missing_ok=True)
         raise
@@ -83,8 +86,8 @@ def build_shard(task: ShardTask) -> str:
     rejections_file.unlink(missing_ok=True)
     if rejections:
         write_rejections(temporary.with_suffix(".rejections"), rejections)
-        temporary.with_suffix(".rejections").replace(rejections_file)
-    temporary.replace(final)
+        land(temporary.with_suffix(".rejections"), rejections_file)
+    land(temporary, final)
     for rejection in rejections:
         counts.rejected[f"{rejection.level}:{rejection.rule}"] += rejection.count
     record = {
@@ -101,11 +104,12 @@ def build_shard(task: ShardTask) -> str:
         "rejected": dict(sorted(counts.rejected.items())),
         "has_rejections": bool(rejections),
         "content_sha256": content,
+        "source_hashes": sorted(hashes),
     }
     fail_point("before_record")
-    note = task.staging / f"{stem}.{os.getpid()}.json.tmp"
+    note = temporary.with_suffix(".json.tmp")
     note.write_text(json.dumps(record, sort_keys=True), encoding="utf-8")
-    note.replace(task.staging / f"{stem}.json")
+    land(note, task.staging / f"{stem}.json")
     return stem
 
 
@@ -144,15 +148,18 @@ def read_case(case: Case, task: ShardTask, names: Pseudonyms) -> ReadCase:
         GeometryError: the grids do not agree.
     """
     entry = task.dataset.entry
-    volume = read_volume(case.image_path, channel=case.channel)
+    if case.damage:
+        raise ReadError(case.damage)
+    volume = read_image(case)
     labels = read_labels(case, entry, volume)
     volume = pair_on_grid(volume, labels, entry)
     member = "" if case.channel is None else f"channel {case.channel}"
+    within = f"in {case.archive}" if case.archive else ""
     sources = [
         {
             "role": role,
             "path": names.path(relative(path, case.root)),
-            "member": member if role == "image" else "",
+            "member": f"{member if role == 'image' else ''} {within}".strip(),
             "sha256": digest(path),
         }
         for role, path in case_paths(case)
@@ -223,7 +230,7 @@ def _rows(
         if blank:
             yield reject("image", "unlabelled", blank, None, axis=axis)
         for where in places:
-            planes = [cut(m, axis, where.index, options.orientation) for m in maps]
+            planes = [straight(cut(m, axis, where.index, options.orientation)) for m in maps]
             found = plane_masks(planes, ready.labels.layers, plan)
             counts.candidates += found.candidates
             for raw, count in sorted(found.small.items()):

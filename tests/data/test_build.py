@@ -143,7 +143,7 @@ def test_dropping_a_dataset_removes_its_shards(tmp_path):
     out = tmp_path / "c"
     build(catalogs, data, out)
     assert {r.split for r in Corpus(out).index() if r.dataset == "other_mr"} == {"held_out"}
-    again = build(catalogs, data, out, only=["fake_mr"])
+    again = build(catalogs, data, out, drop=["other_mr"])
     assert again.dropped == ("other_mr",)
     assert not list(out.rglob("*other_mr*"))
 

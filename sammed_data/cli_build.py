@@ -1,0 +1,224 @@
+"""`sammed data build`: datasets on disk to a corpus."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import typer
+
+from sammed_data.cli_common import (
+    QUARANTINED,
+    ROOT,
+    SOURCE,
+    data_root,
+    new_console,
+    print_quarantine,
+    print_tables,
+    split_names,
+)
+from sammed_data.types import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+
+    from sammed_data.build import BuildResult
+    from sammed_data.lock import Lock
+    from sammed_data.parts import PartResult
+    from sammed_data.plan import BuildOptions
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command()(build)
+
+
+def build(
+    context: typer.Context,
+    recipe: Path | None = typer.Argument(None, help="A corpus.yaml with sources and options."),
+    source: Path | None = SOURCE,
+    root: Path | None = ROOT,
+    out: Path = typer.Option(Path("corpus"), help="Corpus folder; an interrupted build goes on."),
+    only: str | None = typer.Option(
+        None, help="Dataset ids, separated by commas; others in the corpus stay."
+    ),
+    drop: str | None = typer.Option(None, help="Dataset ids to remove from the corpus."),
+    locked: bool = typer.Option(
+        False, "--locked", help="Refuse sources that differ from corpus.lock.yaml."
+    ),
+    part: str | None = typer.Option(
+        None, help="Build share i/N only, or auto (SLURM array, Kubernetes); then `merge`."
+    ),
+    retry_failed: bool = typer.Option(
+        False, "--retry-failed", help="Only shards that failed before, one at a time."
+    ),
+    shard_timeout: float | None = typer.Option(
+        None, help="Seconds a shard may take before it counts as failed."
+    ),
+    engine: str = typer.Option("local", help="local, or ray for a Ray cluster."),
+    workers: int = typer.Option(
+        0, help="Processes; 0 = one a core. The bytes do not depend on it."
+    ),
+    depth: int = typer.Option(8, help="8, or 16 to store 16-bit images beside the 8-bit ones."),
+    axes: str | None = typer.Option(None, help="axial,coronal,sagittal for all 3D sources."),
+    min_part_px: int = typer.Option(4, help="Smaller parts are counted rejections."),
+    intensity: str = typer.Option(
+        "auto", help="auto, paper, released, percentile, identity, ct-soft, ct-lung, ct-bone."
+    ),
+    orientation: str = typer.Option("lps", help="lps, or stored for the released code's order."),
+    shard_mb: int = typer.Option(64, help="Source megabytes a shard covers."),
+    strict: bool = typer.Option(False, "--strict", help="Stop at the first bad case."),
+    key: Path | None = typer.Option(None, help="Secret key file for restricted datasets."),
+) -> None:
+    """Turn the datasets on disk into one corpus of images with masks.
+
+    For example:
+
+      sammed data build --source catalogs/
+
+      sammed data build --root /archives --only msd_task04_hippocampus,hc18
+
+      sammed data build corpus.yaml --locked
+    """
+    from sammed_data.build import Order, build_order
+    from sammed_data.part import parse_part
+    from sammed_data.parts import build_part
+    from sammed_data.plan import BuildOptions
+    from sammed_data.run_shards import How
+
+    options = BuildOptions(
+        depth=depth,
+        axes=tuple(split_names(axes)) or None,
+        min_part_px=min_part_px,
+        intensity=intensity,
+        orientation=orientation,
+        shard_mb=shard_mb,
+    )
+    chosen = _Chosen(source, root, split_names(only), options)
+    if recipe is not None:
+        chosen = _from_recipe(recipe, chosen, context)
+    order = Order(
+        source=chosen.source,
+        root=data_root(chosen.root),
+        only=tuple(chosen.only),
+        drop=tuple(split_names(drop)),
+        exact=recipe is not None,
+        options=chosen.options,
+        strict=strict,
+        key_file=key,
+        lock=_lock(recipe, out) if locked else None,
+    )
+    share = None if part is None else parse_part(part, os.environ)
+    with _progress() as progress:
+        how = How(
+            workers=workers or os.cpu_count() or 1,
+            engine=engine,
+            timeout_s=shard_timeout,
+            retry_failed=retry_failed,
+            progress=progress,
+        )
+        if share is not None:
+            _report_part(build_part(order, out, share, how), out)
+            return
+        result = build_order(order, out, how)
+    report_build(result, out)
+    if result.quarantined:
+        raise typer.Exit(QUARANTINED)
+
+
+class _Chosen(NamedTuple):
+    """What a recipe or the options say; one of the two, never a mixture."""
+
+    source: Path | None
+    root: Path | None
+    only: list[str]
+    options: BuildOptions
+
+
+# A recipe settles these; a value beside it would make two truths.
+_OF_RECIPE = ("source", "only", "drop", "depth", "axes", "min_part_px", "intensity",
+              "orientation", "shard_mb")  # fmt: skip
+
+
+def _from_recipe(path: Path, said: _Chosen, context: typer.Context) -> _Chosen:
+    from sammed_data.recipe import check_versions, read_recipe
+
+    given = [
+        "--" + name.replace("_", "-")
+        for name in _OF_RECIPE
+        if (where := context.get_parameter_source(name)) and where.name == "COMMANDLINE"
+    ]
+    if given:
+        raise UsageError(
+            f"{path} settles what the corpus is made of: write {', '.join(given)} into it instead "
+            f"of the command line"
+        )
+    recipe = read_recipe(path)
+    check_versions(recipe)
+    return _Chosen(
+        recipe.catalogs, said.root or recipe.root, sorted(recipe.sources), recipe.options
+    )
+
+
+def _lock(recipe: Path | None, out: Path) -> Lock:
+    """The lock beside the recipe, else that of the corpus."""
+    from sammed_data.lock import read_lock
+    from sammed_data.stores import place
+
+    beside = recipe.with_suffix(".lock.yaml") if recipe else None
+    return read_lock(beside if beside and beside.is_file() else place(out) / "corpus.lock.yaml")
+
+
+def _report_part(result: PartResult, out: Path) -> None:
+    bad = f", {result.quarantined} cases quarantined" if result.quarantined else ""
+    typer.echo(
+        f"part {result.part}: {result.built} shards built, {result.reused} already there{bad}; "
+        f"when all parts have run: sammed data merge {out}"
+    )
+
+
+def _progress() -> AbstractContextManager[Callable[[int, int], None]]:
+    from contextlib import contextmanager
+
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    @contextmanager
+    def bar() -> Iterator[Callable[[int, int], None]]:
+        columns = (TextColumn("shards"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        shown = sys.stderr.isatty()
+        with Progress(*columns, console=Console(stderr=True), disable=not shown) as progress:
+            task = progress.add_task("shards", total=None)
+            yield lambda done, total: progress.update(task, completed=done, total=total)
+
+    return bar()
+
+
+def report_build(result: BuildResult, out: Path) -> None:
+    """Print what a build made, reused, set aside and left out."""
+    from sammed_data.corpus import Corpus
+    from sammed_data.describe import count_tables, counts_lines
+
+    console = new_console()
+    print_tables(console, count_tables(Corpus(out)))
+    for line in counts_lines(result.manifest):
+        console.print(line, highlight=False)
+    console.print(f"shards: {result.built} built, {result.reused} already there", highlight=False)
+    if result.absent:
+        names = ", ".join(entry.id for entry in result.absent)
+        console.print(
+            f"not on disk: {names} (`sammed data list` says where to get each)", highlight=False
+        )
+    if result.kept:
+        console.print(f"kept as they were: {', '.join(result.kept)}", highlight=False)
+    if result.dropped:
+        console.print(f"no longer in the corpus: {', '.join(result.dropped)}", highlight=False)
+    for name, reason in sorted(result.failed.items()):
+        console.print(f"not built: {name}: {reason}", markup=False, highlight=False)
+    print_quarantine(console, out)
+    console.print(
+        f"corpus: {out}  content {result.manifest['content_sha256'][:16]}", highlight=False
+    )

@@ -1,0 +1,70 @@
+"""What the commands of `sammed data` share: options, printing."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from sammed_data.types import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
+    from sammed_data.describe import Table
+
+QUARANTINED = 3
+
+SOURCE = typer.Option(None, help="Folder of catalogue entries; default: the bundled ones.")
+ROOT = typer.Option(None, help="Where the datasets lie; default: $SAMMED_DATA or ./data.")
+
+
+def new_console() -> Console:
+    """As wide as the terminal; lines are never broken for a pipe."""
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else 120
+    return Console(width=width, soft_wrap=not sys.stdout.isatty())
+
+
+def data_root(root: Path | None) -> Path:
+    """The root given, else $SAMMED_DATA, else ./data; it must exist when it was named."""
+    named = root or (Path(os.environ["SAMMED_DATA"]) if os.environ.get("SAMMED_DATA") else None)
+    if named is not None and not named.is_dir():
+        raise UsageError(f"expected a folder of datasets at {named}, found none: mend --root")
+    return named or Path("data")
+
+
+def split_names(text: str | None) -> list[str]:
+    """The names in a comma-separated option."""
+    return [name.strip() for name in (text or "").split(",") if name.strip()]
+
+
+def print_quarantine(console: Console, out: Path) -> None:
+    """The first cases that were set aside, with reasons."""
+    from sammed_data.shards import read_rejections
+
+    bad = [r for r in read_rejections(out).to_pylist() if r["level"] == "case"]
+    for row in bad[:10]:
+        text = f"quarantined: {row['dataset']} {row['case_id']}: {row['rule']}: {row['reason']}"
+        console.print(text, markup=False, highlight=False)
+    if len(bad) > 10:
+        console.print(f"... and {len(bad) - 10} more in {out}/rejections", highlight=False)
+
+
+def print_tables(console: Console, tables: Sequence[Table]) -> None:
+    """Count tables."""
+    from rich.table import Table as RichTable
+
+    for table in tables:
+        shown = RichTable(title=table.title, title_justify="left")
+        for column in table.columns:
+            shown.add_column(column, justify="left" if column == table.columns[0] else "right")
+        for row in table.rows:
+            shown.add_row(*(f"{v:,}" if isinstance(v, int) else v for v in row))
+        console.print(shown)
