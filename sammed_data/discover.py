@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from sammed_data import archives
 from sammed_data.catalog import CatalogEntry, ImagePattern, LabelPattern
 from sammed_data.entry_parts import Table
 from sammed_data.patterns import PathPattern, compile_pattern, glob_regex, walk_matching
@@ -46,7 +47,10 @@ def find_root(entry: CatalogEntry, data_root: Path) -> Path | None:
     """Return the folder the entry's patterns start from, or None if no image matches anywhere.
 
     The most specific place wins: ``data_root/<id>``, ``data_root/<root>`` for each root of the
-    entry, then ``data_root`` itself.
+    entry, then ``data_root`` itself; then archives there of these names, and those inside them.
+
+    Raises:
+        ReadError: an archive that may hold the dataset cannot be used.
     """
     search = _Search(entry)
     for part in (entry.id, *entry.root, "."):
@@ -56,6 +60,9 @@ def find_root(entry: CatalogEntry, data_root: Path) -> Path | None:
         walk = walk_matching(root, search.images)
         if any(search.is_image(path, is_folder) for path, is_folder in walk):
             return root
+    for place in archives.places(data_root, (entry.id, *entry.root)):
+        if any(search.is_image(path, is_folder) for path, is_folder in archives.walk(place)):
+            return place
     return None
 
 
@@ -138,7 +145,9 @@ class _Search:
         """Images and labels under the root; a path that could be both is a label."""
         images: list[_Found] = []
         labels: list[_Found] = []
-        if listing is None:
+        if listing is None and archives.split(root) is not None:
+            listing = archives.walk(root)
+        elif listing is None:
             listing = walk_matching(root, [*self.images, *self.loose_labels])
         for path, is_folder in listing:
             label = _first(self.labels, path, is_folder)

@@ -221,6 +221,8 @@ class Case:
         channel: index in the last axis of a 4D file, or None.
         sequence: MR sequence / CT phase / view, '' if the entry does not say.
         official_split: 'train', 'validation', 'test' where the entry's layout states it, else None.
+        archive: file name of the zip or tar that its files were taken out of, else ''.
+        damage: why they could not be taken out, else ''.
         pick: which part of the image file.
         fields: values of the image pattern's fields, by which tables name the image.
         tables: files of the entry's tables, which speak of this and other images.
@@ -235,6 +237,8 @@ class Case:
     channel: int | None = None
     sequence: str = ""
     official_split: str | None = None
+    archive: str = ""
+    damage: str = ""
     pick: Pick = Pick()
     fields: Mapping[str, str] = field(default_factory=dict)
     tables: tuple[Path, ...] = ()

@@ -29,7 +29,26 @@ def read_labels(path: Path) -> tuple[NDArray[Any], Geometry]:
     return array, geometry
 
 
+def read_layers(path: Path) -> tuple[list[NDArray[Any]], Geometry]:
+    """Read all components (or places of the fourth axis), each (Z, Y, X) in canonical axes.
+
+    Raises:
+        ReadError: empty or damaged.
+    """
+    array, stored = _decode(path)
+    n = array.shape[0] * array.shape[-1]
+    found = [canonicalize(_pick(path, array, k), stored) for k in range(n)]
+    return [layer for layer, _ in found], found[0][1]
+
+
 def _load(path: Path, channel: int | None) -> tuple[NDArray[Any], Geometry, int]:
+    array, stored = _decode(path)
+    array, geometry = canonicalize(_pick(path, array, channel), stored)
+    return array, geometry, max(8, min(32, 8 * array.dtype.itemsize))
+
+
+def _decode(path: Path) -> tuple[NDArray[Any], Geometry]:
+    """All of a file as (T, Z, Y, X, C), with the geometry of its stored axes."""
     import SimpleITK as sitk
 
     first_bytes(path)
@@ -57,9 +76,7 @@ def _load(path: Path, channel: int | None) -> tuple[NDArray[Any], Geometry, int]
     array = array.reshape((-1, *array.shape[-4:])) if dims > 3 else array[None]
     if dims == 2:
         array = array[:, None]
-    array = _pick(path, array, channel)
-    array, geometry = canonicalize(array, _geometry(image, array.shape[:3]))
-    return array, geometry, max(8, min(32, 8 * array.dtype.itemsize))
+    return array, _geometry(image, array.shape[1:4])
 
 
 def _pick(path: Path, array: NDArray[Any], channel: int | None) -> NDArray[Any]:
