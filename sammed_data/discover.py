@@ -314,7 +314,7 @@ def _image_pick(rule: ImagePattern, item: int | None) -> Pick:
         half=rule.half,
         rows=raw.rows if raw else 0,
         columns=raw.columns if raw else 0,
-        dtype=raw.dtype.replace("uint", "u").replace("int", "i") if raw else "",
+        dtype=raw.numpy_dtype if raw else "",
         bits=raw.bits if raw else 16,
         white_is_zero=raw.white_is_zero if raw else False,
     )

@@ -41,6 +41,12 @@ class RawPixels(Strict):
     bits: Annotated[int, Field(ge=1, le=16)] = 16
     white_is_zero: bool = False
 
+    @property
+    def numpy_dtype(self) -> str:
+        """``dtype`` as numpy spells it with a byte order."""
+        order = self.dtype[0] if self.dtype[0] in "<>" else "|"
+        return order + {"uint8": "u1", "uint16": "u2", "int16": "i2"}[self.dtype.lstrip("<>")]
+
 
 class Table(Strict):
     """A text table that speaks of many images, such as a CSV file.

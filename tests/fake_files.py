@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 from pathlib import Path
 
 import numpy as np
@@ -11,18 +13,30 @@ ORIGIN_XYZ = (-11.0, 7.0, -30.0)
 _CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 _MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"
 _PET_IMAGE = "1.2.840.10008.5.1.4.1.1.128"
+_DX_IMAGE = "1.2.840.10008.5.1.4.1.1.1.1"
 _RTSTRUCT = "1.2.840.10008.5.1.4.1.1.481.3"
 
 
-def write_volume(path: Path, array_ZYX: np.ndarray, modality: str = "CT") -> None:
+def write_volume(
+    path: Path,
+    array_ZYX: np.ndarray,
+    modality: str = "CT",
+    spacing_zyx: tuple[float, float, float] = SPACING_ZYX,
+) -> None:
     """Write by suffix; ``(C, Z, Y, X)`` becomes a 4D NIfTI; a folder becomes a DICOM series."""
     name = path.name.lower()
-    if not path.suffix:
+    if not path.suffix or path.suffix[1].isdigit():
         write_series(path, array_ZYX, modality)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
+    if name.endswith(".dcm"):
+        folder = path.with_name(path.name + ".d")
+        write_series(folder, array_ZYX, modality)
+        next(folder.iterdir()).replace(path)
+        folder.rmdir()
+        return
     if name.endswith((".nii", ".nii.gz")):
-        _write_nifti(path, array_ZYX)
+        _write_nifti(path, array_ZYX, spacing_zyx)
     elif name.endswith((".nrrd", ".mha", ".mhd")):
         _write_itk(path, array_ZYX)
     else:
@@ -39,6 +53,11 @@ def write_picture(path: Path, array_HW: np.ndarray) -> None:
     if path.suffix.lower() in (".tif", ".tiff"):
         tifffile.imwrite(path, array_HW)
         return
+    if path.suffix.lower() == ".gz":
+        plain = io.BytesIO()  # PIL would write past the gzip object, to its file
+        Image.fromarray(array_HW).save(plain, format="PPM")
+        path.write_bytes(gzip.compress(plain.getvalue()))
+        return
     if path.suffix.lower() in (".gif", ".pgm"):
         Image.fromarray(array_HW).save(path)
         return
@@ -54,10 +73,10 @@ def write_stack(folder: Path, array_ZYX: np.ndarray) -> None:
         write_picture(folder / f"mask_{k:03d}.png", plane.astype(np.uint8))
 
 
-def _write_nifti(path: Path, array: np.ndarray) -> None:
+def _write_nifti(path: Path, array: np.ndarray, spacing: tuple[float, float, float]) -> None:
     import nibabel as nib
 
-    z, y, x = SPACING_ZYX
+    z, y, x = spacing
     affine = np.diag([-x, -y, z, 1.0])
     affine[:3, 3] = (-ORIGIN_XYZ[0], -ORIGIN_XYZ[1], ORIGIN_XYZ[2])
     axes = (3, 2, 1, 0) if array.ndim == 4 else (2, 1, 0)
@@ -79,6 +98,7 @@ def write_series(folder: Path, array_ZYX: np.ndarray, modality: str = "CT") -> N
 
     folder.mkdir(parents=True, exist_ok=True)
     kinds = {"CT": ("CT", _CT_IMAGE), "MR": ("MR", _MR_IMAGE), "PET": ("PT", _PET_IMAGE)}
+    kinds["X-ray"] = ("DX", _DX_IMAGE)
     series = generate_uid(entropy_srcs=[str(folder), "series"])
     for k, plane in enumerate(array_ZYX):
         name, sop_class = kinds[modality]

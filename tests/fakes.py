@@ -15,11 +15,13 @@ import numpy as np
 
 from sammed_data.catalog import CatalogEntry, ImagePattern, LabelPattern
 from sammed_data.patterns import PathPattern, compile_pattern, glob_regex
-from tests import fake_files
+from tests import fake_files, fake_parts, fake_polygons
 
 SHAPE_ZYX = (4, 22, 38)
 MAX_LABELS = 3
-_RASTER = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".pgm")
+_RASTER = (
+    ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".pgm", ".ppm", ".pgm.gz", ".ppm.gz",
+)  # fmt: skip
 _DICOM_MASKS = ("ircadb_01", "duke_liver")  # mask folders hold DICOM slices, not pictures
 _PLANES_FIRST = ("fh_ps_aop", "psfhs")  # MetaImage with the colours as three slices
 
@@ -154,49 +156,136 @@ def _write_case(
     seed: int,
 ) -> FakeCase:
     image = _filled(rule.pattern, fields)
-    channels = len(rule.channel) if isinstance(rule.channel, list) else 1
-    _write_image(entry, root / image, channels, f"{seed}/{image}")
+    n_cases = len(rule.channel) if isinstance(rule.channel, list) else 1
+    if rule.frames is not None:
+        n_cases = len(rule.frames.frame_columns)
+    elif "N" in (rule.axes or ""):
+        n_cases = fake_parts.N_ITEMS
+    _write_image(entry, rule, root / image, f"{seed}/{image}")
     masks = _boxes(entry)
+    _write_tables(entry, rule, root, fields, masks)
     exact = True
     for label in entry.layout.labels:
         for path, shown in _label_files(entry, label, fields, masks):
-            _write_label(
-                entry, root / path, root / image, shown, folder=label.pattern.endswith("/")
-            )
+            if entry.label_encoding.format is not None:
+                named = _filled(entry.label_encoding.image_name or "", fields)
+                kind = entry.label_encoding.format
+                fake_polygons.write_polygons(kind, root / path, root / image, shown, named)
+                continue
+            _write_label(entry, label, root / path, root / image, shown)
             exact &= not path.lower().endswith((".jpg", ".jpeg"))
     return FakeCase(
-        image=image.rstrip("/"), replaced=replaced, n_cases=channels, masks=masks, exact=exact
+        image=image.rstrip("/"),
+        replaced=replaced,
+        n_cases=n_cases,
+        masks=_composed(entry, masks),
+        exact=exact,
     )
 
 
-def _write_image(entry: CatalogEntry, path: Path, channels: int, name: str) -> None:
+def _is_raster(path: Path) -> bool:
+    return path.name.lower().endswith(_RASTER)
+
+
+def _write_image(entry: CatalogEntry, rule: ImagePattern, path: Path, name: str) -> None:
+    channels = len(rule.channel) if isinstance(rule.channel, list) else 1
     key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
     random = np.random.default_rng(key)
-    if path.suffix.lower() in _RASTER:
+    if rule.raw is not None:
+        fake_parts.write_raw(path, rule.raw, random.integers(0, 255, SHAPE_ZYX[1:]))
+        return
+    if _is_raster(path):
         grey = random.integers(0, 255, SHAPE_ZYX[1:], dtype=np.uint8)
         fake_files.write_picture(path, grey)
         return
     grid = (1, *SHAPE_ZYX[1:]) if entry.dims == "2D" else SHAPE_ZYX
     grid = (3, *SHAPE_ZYX[1:]) if entry.id in _PLANES_FIRST else grid
     shape = (channels, *grid) if channels > 1 else grid
+    if path.suffix in fake_parts.ARRAYS:
+        colours = "C" in (rule.axes or "")
+        array = random.integers(0, 255, (*grid, 3) if colours else grid).astype(np.float64)
+        letters = "ZYXC" if colours else "ZYX"
+        array = fake_parts.in_axes(array, letters, rule.axes)
+        fake_parts.write_array(path, rule.variable, array)
+        return
+    if rule.frames is not None:
+        shape = (fake_parts.N_FRAMES, *grid)
     low = -500 if entry.modality == "CT" else 0
     array = random.integers(low, 1000, shape).astype(np.int16)
     array = (array // 4).astype(np.uint8) if entry.id in _PLANES_FIRST else array
+    if entry.grid == "resample_image":  # every second row: another grid than that of the labels
+        z, y, x = fake_files.SPACING_ZYX
+        fake_files.write_volume(path, array[..., ::2, :], entry.modality, (z, 2 * y, x))
+        return
     fake_files.write_volume(path, array, entry.modality)
 
 
 def _boxes(entry: CatalogEntry) -> dict[str, np.ndarray]:
     """Two boxes a label, apart from all others."""
     shape = (1, *SHAPE_ZYX[1:]) if entry.dims == "2D" else SHAPE_ZYX
+    raw = entry.layout.images[0].raw
+    if raw is not None and entry.grid == "resize_image":
+        shape = (1, raw.rows // 2, raw.columns // 2)
+    one_box = {r.structure for r in entry.layout.labels if "B" in (r.axes or "")}
     masks = {}
     for i, key in enumerate(_shown_labels(entry)):
         mask = np.zeros(shape, bool)
         slices = slice(0, 1) if entry.dims == "2D" else slice(1, 3)
         mask[slices, 3:9, 3 + 12 * i : 9 + 12 * i] = True
-        if entry.label_encoding.type not in ("rtstruct",):
-            mask[slices, 13:18, 3 + 12 * i : 11 + 12 * i] = True
         masks[key] = mask
+        if entry.label_encoding.type == "rtstruct" or entry.label_encoding.format == "points":
+            continue
+        if key not in one_box:
+            mask[slices, 13:18, 3 + 12 * i : 11 + 12 * i] = True
     return masks
+
+
+def _composed(entry: CatalogEntry, masks: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What masks become that are unions of raw values (``recompose``)."""
+    groups = entry.label_encoding.recompose
+    return {
+        key: np.logical_or.reduce(
+            [mask, *(m for k, m in masks.items() if _value(entry, k) in groups[key])]
+        )
+        if key in groups
+        else mask
+        for key, mask in masks.items()
+    }
+
+
+def _value(entry: CatalogEntry, key: str, part: int = 0) -> int:
+    """Raw value of a label; of a range its first, or second for the second object."""
+    if key in entry.label_encoding.recompose:
+        return entry.label_encoding.recompose[key][0]
+    return int(key.split("-")[0]) + part if "-" in key[1:] else int(key)
+
+
+def _write_tables(
+    entry: CatalogEntry,
+    rule: ImagePattern,
+    root: Path,
+    fields: dict[str, str],
+    masks: dict[str, np.ndarray],
+) -> None:
+    """Lines about this image in the tables of the entry."""
+    table, rle = entry.label_encoding.table, entry.label_encoding.runs
+    if table is not None:
+        lines: list[dict[str | int, str]] = []
+        for number, (key, mask) in enumerate(masks.items()):
+            line = {table.id_column: _filled(table.id, fields)}
+            if table.class_column is not None:
+                line[table.class_column] = key
+            if table.rle_column is not None and rle is not None:
+                line[table.rle_column] = fake_parts.run_lengths(mask[0], rle)
+            for part in range(2 if table.value_column is not None else 1):
+                if table.value_column is not None:
+                    line[table.value_column] = str(2 * number + part + 1)
+                lines.append(dict(line))
+        fake_parts.add_lines(root, table, lines)
+    if rule.frames is not None:
+        shown = {c: str(2 * k + 1) for k, c in enumerate(rule.frames.frame_columns)}
+        line = {rule.frames.id_column: _filled(rule.frames.id, fields), **shown}
+        fake_parts.add_lines(root, rule.frames, [line])
 
 
 def _shown_labels(entry: CatalogEntry) -> list[str]:
@@ -205,7 +294,8 @@ def _shown_labels(entry: CatalogEntry) -> list[str]:
     example = _example_structure(entry)
     if example is not None:
         keys = [example, *(k for k in keys if k != example)]
-    return keys[:MAX_LABELS]
+    whole_image = entry.label_encoding.type == "binary" and entry.label_encoding.table is not None
+    return keys[: 1 if whole_image else MAX_LABELS]
 
 
 def _example_structure(entry: CatalogEntry) -> str | None:
@@ -223,6 +313,8 @@ def _label_files(
 ) -> list[tuple[str, dict[str, np.ndarray]]]:
     """(path, masks inside) of every file a label pattern needs for a case."""
     pattern = compile_pattern(label.pattern)
+    if label.structure is not None:
+        masks = {label.structure: masks[label.structure]}
     if "structure" not in pattern.fields:
         return _per_instance(entry, label, pattern, fields, masks)
     files = []
@@ -258,26 +350,87 @@ def _part(mask_ZYX: np.ndarray, part: int) -> np.ndarray:
 
 
 def _write_label(
-    entry: CatalogEntry, path: Path, image: Path, masks: dict[str, np.ndarray], *, folder: bool
+    entry: CatalogEntry,
+    label: LabelPattern,
+    path: Path,
+    image: Path,
+    masks: dict[str, np.ndarray],
 ) -> None:
-    kind = entry.label_encoding.type
+    kind, folder = entry.label_encoding.type, label.pattern.endswith("/")
+    if kind == "rle_csv":
+        return
+    if path.suffix in fake_parts.ARRAYS:
+        _write_label_array(entry, label, path, masks)
+        return
     if kind == "rtstruct":
         fake_files.write_rtstruct(path, image, masks)
         return
     if kind == "dicom_seg":
         fake_files.write_seg(path, image, masks)
         return
-    array = _label_array(entry, masks, eight_bit=path.suffix.lower() in _RASTER or folder)
+    array = _label_array(entry, masks, eight_bit=_is_raster(path) or folder)
+    if label.half is not None:
+        fake_parts.beside(path, array[0], label.half)
+        return
+    if label.channel == "image":
+        columns = entry.layout.images[0].frames.frame_columns
+        array = fake_parts.frames(array, [2 * k + 1 for k in range(len(columns))])
     if folder and entry.id in _DICOM_MASKS:
         fake_files.write_series(path, array, entry.modality)
     elif folder:
         fake_files.write_stack(path, array)
     elif entry.id in _PLANES_FIRST:
         fake_files.write_volume(path, array[0])
-    elif path.suffix.lower() in _RASTER:
+    elif _is_raster(path):
         fake_files.write_picture(path, array[0])
     else:
         fake_files.write_volume(path, array)
+
+
+def _write_label_array(
+    entry: CatalogEntry, label: LabelPattern, path: Path, masks: dict[str, np.ndarray]
+) -> None:
+    """Labels of npy, npz and mat files, in the axes of the entry."""
+    kind, rule = entry.label_encoding.type, entry.label_encoding
+    if "B" in (label.axes or ""):
+        rows = fake_parts.boundaries(next(iter(masks.values())), from_one=path.suffix == ".mat")
+        array = rows.transpose(["BZX".index(letter) for letter in label.axes])
+        fake_parts.write_array(path, label.variable, array)
+        return
+    if kind == "typed_instances":
+        ids, types = _numbered(masks), np.zeros(next(iter(masks.values())).shape, np.uint16)
+        for key, mask in masks.items():
+            types[mask] = int(key)
+        for name, array in ((rule.variables["instances"], ids), (rule.variables["types"], types)):
+            array = fake_parts.in_axes(array.astype(float), "ZYX", label.axes)
+            fake_parts.write_array(path, name, array)
+        return
+    if kind == "channel_instances":
+        n_channels = max(int(k) for k in [*entry.labels, *rule.unlabelled_ok]) + 1
+        array = np.zeros((*next(iter(masks.values())).shape, n_channels))
+        for key, mask in masks.items():
+            array[..., int(key)] = _numbered({key: mask})
+        array = fake_parts.in_axes(array, "ZYXC", label.axes)
+    else:
+        array = _label_array(entry, masks, eight_bit=False)
+        array = fake_parts.in_axes(array, "ZYX", label.axes)
+    fake_parts.write_array(path, label.variable, array)
+
+
+def _numbered(masks: dict[str, np.ndarray]) -> np.ndarray:
+    """The two boxes of the k-th label as the objects 2 k + 1 and 2 k + 2."""
+    array = np.zeros(next(iter(masks.values())).shape, np.uint16)
+    for number, mask in enumerate(masks.values()):
+        for part in range(2):
+            array[_part(mask, part)] = 2 * number + part + 1
+    return array
+
+
+def _object_colours(masks: dict[str, np.ndarray], *, one: bool) -> np.ndarray:
+    ids = _numbered(masks)
+    if one:
+        return np.where(ids[..., None] > 0, np.array([200, 0, 10]), 0).astype(np.uint8)
+    return np.stack([ids * 20, ids * 3, 255 * (ids > 0)], axis=-1).astype(np.uint8)
 
 
 def _label_array(
@@ -285,17 +438,25 @@ def _label_array(
 ) -> np.ndarray:
     kind = entry.label_encoding.type
     shape = next(iter(masks.values())).shape
+    if kind == "instance_csv":
+        return _numbered(masks)
+    if kind in ("rgb_instances", "instance_colors"):
+        return _object_colours(masks, one=kind == "instance_colors")
     if kind == "rgb":
         colours = np.zeros((*shape, 3), np.uint8)
         for key, mask in masks.items():
             colours[mask] = [int(v) for v in key.split(",")]
         return colours
     array = np.zeros(shape, np.uint16 if kind in ("values", "instance_ids") else np.uint8)
-    if "0" in entry.labels:  # the value 0 is a class, so another one is the background
+    if "0" in entry.labels and kind in (
+        "index",
+        "values",
+    ):  # the value 0 is a class, so another one is the background
         array[:] = int(entry.label_encoding.unlabelled_ok[0])
     for key, mask in masks.items():
-        if kind in ("index", "values"):
-            array[mask] = int(key)
+        inner = entry.label_encoding.inner_values
+        if kind in ("index", "values") or inner or (kind == "instance_ids" and key[0].isdigit()):
+            array[_part(mask, 0)], array[_part(mask, 1)] = (_value(entry, key, k) for k in (0, 1))
         elif kind == "instance_ids":
             array[_part(mask, 0)], array[_part(mask, 1)] = 3, 7
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from sammed_data.readers.registry import read_label_map
+from sammed_data.readers import arrays
 from sammed_data.types import GeometryError, LabelFile, ReadError, Volume
 
 
@@ -19,7 +19,7 @@ def between_boundaries(file: LabelFile, like: Volume) -> NDArray[np.bool_]:
         GeometryError: another number of columns or slices than the image.
         ReadError: rows outside the image, or a last boundary above the first.
     """
-    rows_BZX, _ = read_label_map(file.path, pick=file.pick)
+    rows_BZX = arrays.read_labels(file.path, file.pick)
     depth, height, width = (int(n) for n in like.array.shape[:3])
     if rows_BZX.shape[1:] != (depth, width):
         raise GeometryError(

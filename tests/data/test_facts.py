@@ -24,7 +24,9 @@ PARTS = {  # one source of the facts, several entries
     "autopet_fdg_pet": "autopet_fdg", "hecktor22_ct": "hecktor22", "hecktor22_pet": "hecktor22",
 }  # fmt: skip
 #: Why an entry has another number of structures than its facts.
-OTHER_STRUCTURES: dict[str, int] = {}
+OTHER_STRUCTURES: dict[str, int] = {
+    "endovis17_ris": 3,  # the pixels tell the parts of an instrument apart
+}
 #: The facts' example shows the other part of these.
 OTHER_EXAMPLE = ("autopet_fdg_ct", "hecktor22_pet")
 KNOWN = {i: FACTS[PARTS.get(i, i)] for i in ENTRIES if PARTS.get(i, i) in FACTS}
