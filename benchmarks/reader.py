@@ -95,7 +95,7 @@ def floor(held: list[tuple[bytes, list[bytes]]]) -> float:
 def measure(folder: Path, share: float, begun: float) -> dict[str, float]:
     """Start-up, an epoch (or a share of it) in turns with the floor, memory."""
     corpus = Corpus(folder)
-    stream = Stream(corpus, view=VIEWS["all"])
+    stream = Stream(corpus, open_index(corpus).select(corpus, ["train"], VIEWS["all"]))
     rows = stream.rows()
     next(rows)
     ready = time.time() - begun  # from the start of the process, imports included

@@ -1,6 +1,6 @@
 """What training must know of every row before it reads one: small arrays, mapped, not loaded.
 
-``<corpus>/index/`` holds 44 bytes a row and 8 a mask; a corpus of 4.6 M images opens in the time
+``<corpus>/index/`` holds 49 bytes a row and 8 a mask; a corpus of 4.6 M images opens in the time
 it takes to map two files. It says nothing that the shards do not say: where it is missing or of
 another build, :func:`open_index` makes it anew.
 """
@@ -24,12 +24,13 @@ from sammed_data.types import CorpusError
 
 FOLDER = "index"
 # shard, group: which file and row group; position: inside the group. sample: first 8 bytes of
-# SHA-256(sample_id). patient: of dataset and patient. first_mask: into the mask array.
+# SHA-256(sample_id). patient: of dataset and patient. first_mask: into the mask array. excluded:
+# by the corpus' exclude.csv (the index belongs to one state of that list).
 ROW = np.dtype(
     [
         ("sample", "<u8"), ("patient", "<u8"), ("first_mask", "<i8"), ("shard", "<i4"),
         ("group", "<i4"), ("height", "<i4"), ("width", "<i4"), ("position", "<u2"),
-        ("n_masks", "<u2"), ("dataset", "<i2"), ("modality", "<i2"),
+        ("n_masks", "<u2"), ("dataset", "<i2"), ("modality", "<i2"), ("excluded", "?"),
     ]
 )  # fmt: skip
 MASK = np.dtype([("area_fraction", "<f4"), ("structure", "<i2"), ("annotator", "<i2")])
@@ -53,15 +54,44 @@ class CorpusIndex:
 
     def kept_masks(self, view: View) -> NDArray[np.int32]:
         """How many masks of each row count under ``view``, (N,) int32."""
-        kept = self.masks_M["area_fraction"] >= np.float32(view.min_area_fraction)
-        if view.annotator is not None:
-            kept &= self.masks_M["annotator"] == view.annotator
+        kept = _counts(self.masks_M, view)
         before = np.concatenate([[0], np.cumsum(kept, dtype=np.int64)])
         first, count = self.rows_N["first_mask"], self.rows_N["n_masks"].astype(np.int64)
         found: NDArray[np.int32] = (before[first + count] - before[first]).astype(np.int32)
         height, width = self.rows_N["height"], self.rows_N["width"]
         found[np.minimum(height, width) < view.min_aspect * np.maximum(height, width)] = 0
         return found
+
+    def select(self, corpus: Corpus, splits: Sequence[str], view: View) -> NDArray[np.int64]:
+        """Numbers of the rows of some splits with a mask under ``view``, ascending, none excluded."""
+        wanted = np.array([path.parent.name in splits for path in corpus.shards], bool)
+        wanted_N = wanted[self.rows_N["shard"]] & ~self.rows_N["excluded"]
+        return np.flatnonzero(wanted_N & (self.kept_masks(view) > 0))
+
+    def mask_keys(self, number: int, view: View) -> list[int]:
+        """Keys (``MaskRow.index``) of the masks of one row that count under ``view``."""
+        first, count = int(self.rows_N["first_mask"][number]), int(self.rows_N["n_masks"][number])
+        kept = _counts(self.masks_M[first : first + count], view)
+        return [int(key) for key in np.flatnonzero(kept)]
+
+
+def _counts(masks_M: NDArray[Any], view: View) -> NDArray[np.bool_]:
+    big: NDArray[np.bool_] = masks_M["area_fraction"] >= np.float32(view.min_area_fraction)
+    return big if view.annotator is None else big & (masks_M["annotator"] == view.annotator)
+
+
+def order_keys(values_N: NDArray[np.unsignedinteger[Any]], *key: object) -> NDArray[np.uint64]:
+    """Numbers to sort by, (N,) uint64: a shuffle that is a function of ``key`` alone.
+
+    SplitMix64's finaliser is a bijection, so different values never tie.
+    """
+    text = "\0".join(map(str, key)).encode()
+    salt = np.uint64(int.from_bytes(hashlib.sha256(text).digest()[:8], "little"))
+    mixed = (values_N.astype(np.uint64) ^ salt) + np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    found: NDArray[np.uint64] = mixed ^ (mixed >> np.uint64(31))
+    return found
 
 
 def name_hash(*parts: str) -> int:
@@ -110,6 +140,7 @@ def write_index(corpus: Corpus, folder: Path) -> CorpusIndex:
     for number, said in enumerate(shards):
         table, sizes = corpus.columns(number, [*_COLUMNS, *_MASK_COLUMNS])
         part, own = _shard_arrays(table, sizes, number, mask, codes)
+        part["excluded"] = corpus.excluded(table)
         if len(part) != said["rows"] or len(own) != said["masks"]:
             raise CorpusError(
                 f"{corpus.shards[number]}: expected {said['rows']} rows and {said['masks']} masks "

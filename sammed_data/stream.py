@@ -9,8 +9,7 @@ exchanged, and a rank reads little more than its own row groups.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -20,8 +19,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from sammed_data.codecs import decode_image, decode_mask
-from sammed_data.corpus import VIEWS, Corpus, View
-from sammed_data.index import CorpusIndex, open_index
+from sammed_data.corpus import Corpus
+from sammed_data.index import CorpusIndex, open_index, order_keys
 from sammed_data.types import CorpusError, UsageError
 
 WINDOW_BYTES = 128 << 20
@@ -107,26 +106,25 @@ class StreamRow:
 
 
 class Stream:
-    """The rows of some splits that a view keeps, endlessly, from any position.
+    """Chosen rows of a corpus, endlessly, from any position.
 
     Args:
         corpus: opened corpus; the stream opens it once more for its reading thread.
-        splits: which splits.
-        view: rows without a mask under it are left out.
+        numbers_E: ascending rows of its index (see ``CorpusIndex.select``), (E,) int64.
         seed: of the order.
         rank: this process among ``world`` of them.
         window_bytes: encoded bytes whose rows are shuffled together; about twice as much is held.
 
     Raises:
-        CorpusError: the view keeps fewer rows than there are ranks.
+        CorpusError: there are fewer rows than ranks.
+        UsageError: no such rank.
     """
 
     def __init__(
         self,
         corpus: Corpus,
+        numbers_E: NDArray[np.int64],
         *,
-        splits: Sequence[str] = ("train",),
-        view: View = VIEWS["sam-med2d"],
         seed: int = 0,
         rank: int = 0,
         world: int = 1,
@@ -137,17 +135,15 @@ class Stream:
         self.index: CorpusIndex = open_index(corpus)
         self.seed = seed
         self._corpus = Corpus(corpus.root)
-        wanted = np.array([path.parent.name in splits for path in corpus.shards], bool)
-        rows = self.index.rows_N
-        self.numbers_E = np.flatnonzero(wanted[rows["shard"]] & (self.index.kept_masks(view) > 0))
-        if len(self.numbers_E) < world:
+        self.numbers_E = numbers_E
+        if len(numbers_E) < world:
             raise CorpusError(
-                f"expected at least {world} images in {'/'.join(splits)} of {corpus.root} under "
-                f"the view {view.name!r}, found {len(self.numbers_E)}"
+                f"expected at least {world} images of {corpus.root}, one for each process, "
+                f"found {len(numbers_E)}: train with fewer processes"
             )
         share = len(self.numbers_E) // world
         self._range = (rank * share, (rank + 1) * share)
-        self._groups = _Groups.of(rows, self.numbers_E, window_bytes)
+        self._groups = _Groups.of(self.index.rows_N, numbers_E, window_bytes)
 
     def __len__(self) -> int:
         """Rows of one epoch for this rank; up to ``world - 1`` rows wait for another epoch."""
@@ -156,10 +152,10 @@ class Stream:
     def order(self, epoch: int, first: int = 0) -> Iterator[NDArray[np.int64]]:
         """This rank's row numbers of an epoch from ``first`` on, one array a window."""
         low, high = self._range[0] + first, self._range[1]
-        key = _key("order", self.seed, epoch)
+        key = (self.seed, epoch)
         for start, rows_W in self._groups.windows(key, low, high):
-            numbers_W = self.numbers_E[rows_W]
-            shuffled_W = numbers_W[np.argsort(_mix(numbers_W.astype(np.uint64) ^ key))]
+            numbers_W = self.numbers_E[rows_W].astype(np.uint64)
+            shuffled_W = self.numbers_E[rows_W][np.argsort(order_keys(numbers_W, "row", *key))]
             yield shuffled_W[max(low - start, 0) : high - start]
 
     def rows(self, epoch: int = 0, offset: int = 0) -> Iterator[StreamRow]:
@@ -171,6 +167,12 @@ class Stream:
                 if waiting is not None:
                     yield from waiting.result()
                 waiting = coming
+
+    def fetch(self, number: int, corpus: Corpus) -> StreamRow:
+        """Any one row of the index, read by the caller's own opened corpus."""
+        row = self.index.rows_N[number]
+        page = Page(corpus.row_group(int(row["shard"]), int(row["group"]), _PIXEL_COLUMNS))
+        return StreamRow(number=number, epoch=0, offset=0, page=page, position=int(row["position"]))
 
     def _windows(self, epoch: int, offset: int) -> Iterator[tuple[NDArray[np.int64], int, int]]:
         while True:
@@ -241,12 +243,14 @@ class _Groups:
         )
 
     def windows(
-        self, key: np.uint64, low: int, high: int
+        self, key: tuple[int, int], low: int, high: int
     ) -> Iterator[tuple[int, NDArray[np.int64]]]:
         """(rows before it, its rows) of each window that has rows in ``[low, high)``."""
-        turn_S = np.argsort(np.argsort(_mixed(int(self.shard_G[-1]) + 1, key)))
+        shards = np.arange(int(self.shard_G[-1]) + 1, dtype=np.uint64)
+        turn_S = np.argsort(np.argsort(order_keys(shards, "shard", *key)))
         turn_G = turn_S[self.shard_G] // SHARDS_TOGETHER
-        order_G = np.lexsort((_mixed(len(self.first_G), ~key), turn_G))
+        groups = np.arange(len(self.shard_G), dtype=np.uint64)
+        order_G = np.lexsort((order_keys(groups, "group", *key), turn_G))
         window_G = np.cumsum(self.bytes_G[order_G]) // self.window_bytes
         ends_G = np.cumsum(self.rows_G[order_G])
         borders = np.append(np.flatnonzero(np.diff(window_G)) + 1, len(order_G))
@@ -260,21 +264,3 @@ class _Groups:
     def _members(self, groups: NDArray[np.int64]) -> NDArray[np.int64]:
         parts = [np.arange(self.first_G[g], self.first_G[g] + self.rows_G[g]) for g in groups]
         return np.concatenate(parts)
-
-
-def _key(*parts: object) -> np.uint64:
-    text = "\0".join(map(str, parts)).encode()
-    return np.uint64(int.from_bytes(hashlib.sha256(text).digest()[:8], "little"))
-
-
-def _mixed(count: int, key: np.uint64) -> NDArray[np.uint64]:
-    return _mix(np.arange(count, dtype=np.uint64) ^ key)
-
-
-def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """SplitMix64's finaliser: a bijection of 64-bit numbers, so equal ranks cannot occur."""
-    mixed = values + np.uint64(0x9E3779B97F4A7C15)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    found: NDArray[np.uint64] = mixed ^ (mixed >> np.uint64(31))
-    return found

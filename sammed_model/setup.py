@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 import torch
 
-from sammed_data.corpus import Corpus, Row
-from sammed_data.types import CorpusError, ModelError, UsageError, nearest
+from sammed_data.corpus import Corpus
+from sammed_data.types import ModelError, UsageError, nearest
 from sammed_model.adapters import add_adapters, drop_adapters, train_only
 from sammed_model.checkpoint import load_model, weight_digest
 from sammed_model.config import TrainConfig
-from sammed_model.dataset import Draw, Loader, Samples, permute_images
+from sammed_model.control import permute_images
+from sammed_model.dataset import Draw, Samples
 from sammed_model.device import choose_device
+from sammed_model.feed import Loader, TrainingSet
 from sammed_model.frame import Preprocessing
 from sammed_model.optim import load_training_state, make_optimiser, trainable
 from sammed_model.runs import Progress, RunFolder, create_run
 from sammed_model.sam import SamModel, build_sam, spec_for
+from sammed_model.selection import Selection, choose_rows, rows_of
 from sammed_model.step import StepResult
 from sammed_model.types import KINDS
-from sammed_model.validate import Validation, choose_rows, split_off
+from sammed_model.validate import Validation
 
 SHIPPED = Path(__file__).parent / "weights"
 
@@ -93,9 +95,10 @@ def set_up(
     if config.threads:
         torch.set_num_threads(config.threads)
     corpus = Corpus(root)
-    training, held_out = _rows(corpus, config, report)
+    chosen = Selection.of(corpus, report.note)
+    held_out = _held_out(corpus, chosen, config)
     model, base = _model(config, report)
-    loader = _loader(corpus, training, config, model)
+    loader = _loader(corpus, chosen, config, model)
     optimiser = make_optimiser(model, config)
     config = replace(config, init=base["init"])
     folder = RunFolder(resume or create_run(runs, config.method))
@@ -103,7 +106,7 @@ def set_up(
     if progress is None:
         config.save(folder.config)
         progress = Progress(base_sha256=base["digest"], corpus_sha256=corpus.content_hash)
-    _describe(loader.samples, held_out, model, report)
+    _describe(loader.rows, held_out, model, report)
     return Run(
         config=config,
         folder=folder,
@@ -118,26 +121,18 @@ def set_up(
     )
 
 
-def _rows(corpus: Corpus, config: TrainConfig, report: Reporter) -> tuple[list[Row], Samples]:
-    """Rows to train on and the held-out samples to validate on."""
-    training = corpus.index(["train"])
-    held_out = corpus.index(["validation"])
-    if not training:
-        raise CorpusError(
-            f"expected images in the train split of {corpus.root}, found none: "
-            "build a corpus with datasets of role train"
-        )
-    if not Samples(corpus, held_out).rows:
-        training, held_out = split_off(training)
-        report.note(
-            "the corpus has no validation split: some patients of the train split are held out"
-            if held_out
-            else "one patient only: validation scores the training images and shows no generality"
-        )
-    images = permute_images(held_out or training, config.seed) if _permuted(config) else None
-    usable = Samples(corpus, held_out or training).rows
-    chosen = choose_rows(usable, config.validation_images)
-    return training, Samples(corpus, chosen, images=images, cache_bytes=config.cache_bytes)
+def _held_out(corpus: Corpus, chosen: Selection, config: TrainConfig) -> Samples:
+    """What validation scores, with other images where the run is a control."""
+    usable = chosen.held_out_E if len(chosen.held_out_E) else chosen.training_E
+    scored = choose_rows(chosen.index, usable, config.validation_images)
+    images = {}
+    if _permuted(config):
+        others_N = permute_images(chosen.index, usable, config.seed)
+        others = rows_of(corpus, chosen.index, others_N[scored])
+        own = rows_of(corpus, chosen.index, scored)
+        images = {row.sample_id: other for row, other in zip(own, others, strict=True)}
+    rows = rows_of(corpus, chosen.index, scored)
+    return Samples(corpus, rows, images=images, cache_bytes=config.cache_bytes)
 
 
 def _permuted(config: TrainConfig) -> bool:
@@ -204,21 +199,17 @@ def _path_and_kind(init: str) -> tuple[Path, str | None]:
     return Path(init), None
 
 
-def _loader(corpus: Corpus, rows: Sequence[Row], config: TrainConfig, model: SamModel) -> Loader:
-    usable = Samples(corpus, rows).rows
-    if not usable:
-        raise CorpusError(
-            f"all {len(rows)} train images of {corpus.root} are outside the view sam-med2d "
-            "(masks under 0.153 % of the image, or images over 2:1): nothing to train on"
-        )
-    images = permute_images(usable, config.seed) if _permuted(config) else None
+def _loader(corpus: Corpus, chosen: Selection, config: TrainConfig, model: SamModel) -> Loader:
+    images_N = None
+    if _permuted(config):
+        images_N = permute_images(chosen.index, chosen.training_E, config.seed)
     draw = Draw(
         masks_per_image=config.masks_per_image,
         seed=config.seed,
         replacement=config.recipe == "released",
     )
     return Loader(
-        Samples(corpus, usable, images=images, cache_bytes=config.cache_bytes),
+        TrainingSet(corpus, chosen.training_E, images_N=images_N, seed=config.seed),
         model.preprocessing,
         batch_images=config.batch_images,
         draw=draw,
@@ -260,7 +251,7 @@ def _total_steps(config: TrainConfig, loader: Loader) -> int | None:
     return (config.epochs or 12) * loader.batches_per_epoch
 
 
-def _describe(training: Samples, held_out: Samples, model: SamModel, report: Reporter) -> None:
+def _describe(training: TrainingSet, held_out: Samples, model: SamModel, report: Reporter) -> None:
     if model.spec.name == "vit_tiny":
         report.note("vit_tiny is a small model for CPU and demonstration, not SAM ViT-B")
     learning = sum(p.numel() for p in trainable(model).values())

@@ -170,7 +170,7 @@ def _finish(run: Run) -> Trained:
             base_path=Path(run.base["path"]).resolve(),
             recipe=recipe,
         )
-    rows = run.loader.samples.rows
+    rows = run.loader.rows
     write_json(
         run.folder.record,
         {
@@ -182,9 +182,9 @@ def _finish(run: Run) -> Trained:
             "init": run.base["init"],
             "base_sha256": run.base["digest"],
             "weights_sha256": weight_digest(run.model),
-            "datasets": sorted({row.dataset for row in rows}),
+            "datasets": rows.datasets,
             "images": len(rows),
-            "masks": run.loader.samples.n_masks,
+            "masks": rows.n_masks,
             "steps": run.progress.step,
             "seconds": round(run.progress.seconds, 2),
             "start_dice": run.progress.start,

@@ -12,7 +12,7 @@ from torch import Tensor
 from sammed_data.corpus import Row
 from sammed_model import prompts
 from sammed_model.config import CLICKS, ValidationMode
-from sammed_model.dataset import Samples, hash_unit, patient_of
+from sammed_model.dataset import Samples, patient_of, prepare
 from sammed_model.passes import upsample
 from sammed_model.prompts import prompt_seed
 from sammed_model.sam import SamModel
@@ -32,25 +32,6 @@ class Validation:
     def mean(self, modes: Sequence[str]) -> float:
         """Mean over some modes: what picks the best checkpoint."""
         return float(np.mean([self.dice[mode] for mode in modes]))
-
-
-def choose_rows(rows: Sequence[Row], limit: int) -> list[Row]:
-    """The same few images each time: one of each patient first, in hashed order."""
-    turns: dict[str, int] = {}
-    ranked = []
-    for row in sorted(rows, key=lambda r: (hash_unit("validation", r.sample_id), r.sample_id)):
-        turn = turns.get(patient_of(row), 0)
-        turns[patient_of(row)] = turn + 1
-        ranked.append((turn, row))
-    return [row for _, row in sorted(ranked, key=lambda t: t[0])][:limit]
-
-
-def split_off(rows: Sequence[Row], share: float = 0.1) -> tuple[list[Row], list[Row]]:
-    """Hold out some patients by hash: ``(rest, held out)``; of a single patient, nothing is."""
-    patients = sorted({patient_of(r) for r in rows}, key=lambda p: (hash_unit("hold", p), p))
-    held = set(patients[: min(len(patients) - 1, max(1, round(share * len(patients))))])
-    rest = [r for r in rows if patient_of(r) not in held]
-    return rest, [r for r in rows if patient_of(r) in held]
 
 
 @torch.no_grad()
@@ -82,7 +63,7 @@ def _score(
     """Dice of some masks of one image, by mode."""
     device = model.device
     full, image, _ = samples.pixels(row)
-    image_3SS, frame = samples.prepare(model.preprocessing, row, image)
+    image_3SS, frame = prepare(model.preprocessing, (row.height, row.width), image)
     chosen = sorted(samples.masks[row.sample_id], key=lambda m: (-m.area_px, m.index))[:limit]
     planes = [full.masks[m.index].mask_HW for m in chosen]
     native_MHW = torch.from_numpy(np.stack([plane for plane in planes if plane is not None]))

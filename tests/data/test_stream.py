@@ -28,6 +28,20 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     return Corpus(folder / "corpus")
 
 
+def stream_of(
+    corpus: Corpus,
+    *,
+    splits: tuple[str, ...] = ("train",),
+    view: View = VIEWS["all"],
+    window_bytes: int = SMALL,
+    seed: int = 0,
+    rank: int = 0,
+    world: int = 1,
+) -> Stream:
+    numbers_E = open_index(corpus).select(corpus, splits, view)
+    return Stream(corpus, numbers_E, window_bytes=window_bytes, seed=seed, rank=rank, world=world)
+
+
 def numbers(stream: Stream, epoch: int = 0) -> list[int]:
     return [int(n) for window in stream.order(epoch) for n in window]
 
@@ -53,7 +67,7 @@ def test_the_index_says_what_the_rows_say(corpus: Corpus) -> None:
 
 
 def test_rows_hold_the_pixels_that_the_corpus_holds(corpus: Corpus) -> None:
-    stream = Stream(corpus, view=VIEWS["all"], window_bytes=SMALL)
+    stream = stream_of(corpus)
     rows = {row.sample_id: row for row in corpus.index(["train"])}
     for found in itertools.islice(stream.rows(), len(stream)):
         full = corpus.read(rows.pop(found.sample_id))
@@ -67,15 +81,15 @@ def test_rows_hold_the_pixels_that_the_corpus_holds(corpus: Corpus) -> None:
 
 
 def test_an_epoch_has_each_row_once_and_epochs_differ(corpus: Corpus) -> None:
-    stream = Stream(corpus, view=VIEWS["all"], window_bytes=SMALL)
+    stream = stream_of(corpus)
     first, second = numbers(stream, 0), numbers(stream, 1)
     assert sorted(first) == sorted(second) == stream.numbers_E.tolist()
     assert first != second != sorted(second)
-    assert numbers(Stream(corpus, view=VIEWS["all"], window_bytes=SMALL, seed=1)) != first
+    assert numbers(stream_of(corpus, seed=1)) != first
 
 
 def test_neighbours_of_a_volume_are_spread_out(corpus: Corpus) -> None:
-    stream = Stream(corpus, view=VIEWS["all"])
+    stream = stream_of(corpus, window_bytes=1 << 27)
     patients = stream.index.rows_N["patient"][numbers(stream)]
     together = float(np.mean(patients[1:] == patients[:-1]))
     stored = stream.index.rows_N["patient"][stream.numbers_E]
@@ -84,18 +98,15 @@ def test_neighbours_of_a_volume_are_spread_out(corpus: Corpus) -> None:
 
 @pytest.mark.parametrize("world", [2, 3, 5])
 def test_ranks_share_one_order_without_overlap(corpus: Corpus, world: int) -> None:
-    whole = numbers(Stream(corpus, view=VIEWS["all"], window_bytes=SMALL))
-    shares = [
-        numbers(Stream(corpus, view=VIEWS["all"], window_bytes=SMALL, rank=rank, world=world))
-        for rank in range(world)
-    ]
+    whole = numbers(stream_of(corpus))
+    shares = [numbers(stream_of(corpus, rank=rank, world=world)) for rank in range(world)]
     assert {len(share) for share in shares} == {len(whole) // world}
     assert list(itertools.chain(*shares)) == whole[: len(whole) // world * world]
 
 
 @pytest.mark.parametrize("offset", [0, 1, 37])
 def test_a_stream_goes_on_from_any_row(corpus: Corpus, offset: int) -> None:
-    stream = Stream(corpus, view=VIEWS["all"], window_bytes=SMALL)
+    stream = stream_of(corpus)
     length = len(stream)
     whole = [(r.number, r.epoch, r.offset) for r in itertools.islice(stream.rows(), 2 * length)]
     resumed = [
@@ -106,9 +117,13 @@ def test_a_stream_goes_on_from_any_row(corpus: Corpus, offset: int) -> None:
 
 def test_a_view_leaves_rows_out(corpus: Corpus) -> None:
     view = View(min_area_fraction=0.05)
-    stream = Stream(corpus, view=view)
-    assert 0 < len(stream) < len(Stream(corpus, view=VIEWS["all"]))
+    stream = stream_of(corpus, view=view)
+    assert 0 < len(stream) < len(stream_of(corpus))
     assert (stream.index.kept_masks(view)[numbers(stream)] > 0).all()
+    for row in corpus.index(["train"]):
+        number = int(np.flatnonzero(stream.index.rows_N["sample"] == name_hash(row.sample_id))[0])
+        kept = [m.index for m in row.masks if view.keeps_mask(m, row.height, row.width)]
+        assert stream.index.mask_keys(number, view) == kept
 
 
 def test_an_index_of_another_build_is_made_anew(corpus: Corpus) -> None:
@@ -145,8 +160,24 @@ def test_a_corpus_that_cannot_be_written_to_is_read_all_the_same(
 
 def test_wrong_requests_are_sentences(corpus: Corpus) -> None:
     with pytest.raises(UsageError, match="rank from 0 to 1"):
-        Stream(corpus, rank=2, world=2)
-    with pytest.raises(CorpusError, match="at least 100000 images in train"):
-        Stream(corpus, rank=0, world=100_000)
-    with pytest.raises(CorpusError, match="at least 1 images in held_out"):
-        Stream(corpus, splits=["held_out"])
+        stream_of(corpus, rank=2, world=2)
+    with pytest.raises(CorpusError, match="at least 100000 images of .* found"):
+        stream_of(corpus, rank=0, world=100_000)
+    with pytest.raises(CorpusError, match="at least 1 images of .* found 0"):
+        stream_of(corpus, splits=("held_out",))
+
+
+def test_excluded_rows_are_not_streamed(corpus: Corpus) -> None:
+    row = corpus.index(["train"])[4]
+    place = corpus.root / "exclude.csv"
+    place.write_text(
+        f"level,dataset,id,reason,withdrawn\npatient,{row.dataset},{row.meta['patient_id']},blurred,\n"
+    )
+    try:
+        left = Corpus(corpus.root)
+        streamed = {r.sample_id for r in itertools.islice(stream_of(left).rows(), 10_000)}
+        assert streamed == {r.sample_id for r in left.index(["train"])}
+        assert row.sample_id not in streamed
+    finally:
+        place.unlink()
+    assert len(stream_of(Corpus(corpus.root))) == len(corpus.index(["train"]))

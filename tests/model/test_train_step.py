@@ -9,9 +9,12 @@ import torch
 from tiny_corpus import write_corpus
 
 from sammed_data.corpus import Corpus, View
-from sammed_model import dataset, passes, step
+from sammed_data.index import open_index
+from sammed_model import passes, step
 from sammed_model.adapters import add_adapters, train_only
 from sammed_model.config import TrainConfig
+from sammed_model.dataset import Draw
+from sammed_model.feed import Loader, TrainingSet
 from sammed_model.optim import learning_rate, make_optimiser, trainable
 from sammed_model.sam import build_sam, spec_for
 
@@ -30,9 +33,10 @@ def small(method: str):
 
 
 def batches(corpus, model, n, images=2):
-    samples = dataset.Samples(corpus, corpus.index(["train"]), view=View())
-    draw = dataset.Draw(masks_per_image=2, seed=0)
-    loader = dataset.Loader(samples, model.preprocessing, batch_images=images, draw=draw, workers=0)
+    view = View()
+    rows = TrainingSet(corpus, open_index(corpus).select(corpus, ["train"], view), view=view)
+    draw = Draw(masks_per_image=2, seed=0)
+    loader = Loader(rows, model.preprocessing, batch_images=images, draw=draw, workers=0)
     return list(itertools.islice(loader.batches(), n))
 
 

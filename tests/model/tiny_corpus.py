@@ -126,7 +126,8 @@ def write_corpus(
             path.parent.mkdir(parents=True, exist_ok=True)
             table = pa.Table.from_pylist(rows, schema=SCHEMA)
             pq.write_table(table, path, row_group_size=ROWS_PER_GROUP)
-            shards.append({"path": path.relative_to(root).as_posix(), "rows": len(rows)})
+            counts = {"rows": len(rows), "masks": sum(len(r["masks"]) for r in rows)}
+            shards.append({"path": path.relative_to(root).as_posix()} | counts)
     content = hashlib.sha256(json.dumps(shards, sort_keys=True).encode()).hexdigest()
     manifest = {"schema_version": 1, "shards": shards, "content_sha256": content}
     (root / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
