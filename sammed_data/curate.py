@@ -72,6 +72,7 @@ RULES: dict[str, tuple[str, str]] = {
     "grid": ("case", "image and label do not lie on one grid"),
     "unlabelled": ("image", "slices on which nothing is marked"),
     "no-mask-left": ("image", "every mask of the slice was rejected"),
+    "no-area": ("mask", "marks of the source that enclose no pixel: points, lines"),
     "small-part": ("mask", "parts below --min-part-px pixels"),
     **{name: ("case", (rule.__doc__ or "").strip()) for name, rule in CASE_RULES.items()},
     **{name: ("mask", (rule.__doc__ or "").strip()) for name, rule in MASK_RULES.items()},

@@ -142,12 +142,14 @@ class LabelVolume:
         geometry: None for raster labels.
         ignore_ZYX: bool map of pixels that count neither as object nor as background, or None.
         warnings: recorded oddities.
+        without_area: kind -> how many marks of the source enclose no pixel (a point, a line).
     """
 
     layers: tuple[LabelLayer, ...]
     geometry: Geometry | None = None
     ignore_ZYX: NDArray[np.bool_] | None = None
     warnings: tuple[str, ...] = ()
+    without_area: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def shape_zyx(self) -> tuple[int, int, int]:

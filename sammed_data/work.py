@@ -225,6 +225,9 @@ def _rows(
             count=count,
         )
 
+    for kind, n in sorted(ready.labels.without_area.items()):
+        counts.candidates += n
+        yield reject("mask", "no-area", n, None, reason=f"{n} x {kind}: encloses no pixel")
     for axis, places, blank in slices_with_labels(ready.volume, maps, axes):
         counts.slices += len(places) + blank
         if blank:

@@ -56,6 +56,7 @@ def polygons(case: Case, entry: CatalogEntry, like: Volume) -> LabelVolume:
             key = _key(case, entry, file, shape)
             if key is not None:
                 voxels = fill(file.path, shape, shape_hw)
+                marks["outline around no pixel"] += voxels.size == 0
                 drawn.append(Region(name=key, voxels_N=voxels, instance=len(drawn) + 1))
             elif any(n in entry.label_encoding.ignore for n in shape.names):
                 ignored.append(fill(file.path, shape, shape_hw))
@@ -225,10 +226,9 @@ def _volume(
         ignore = np.zeros((z, y, x), bool)
         for voxels in ignored:
             ignore.reshape(-1)[voxels] = True
-    said = tuple(f"{n} x {kind} encloses nothing" for kind, n in sorted(marks.items()) if n)
     return LabelVolume(
         layers=tuple(layers) or pack([], (z, y, x)),
         geometry=like.geometry,
         ignore_ZYX=ignore,
-        warnings=said,
+        without_area={kind: n for kind, n in marks.items() if n},
     )

@@ -63,7 +63,7 @@ class Picture:
 def ring_of(path: Path, values: Iterable[Any], pixel_center: float) -> Ring:
     """(N, 2) ring from pairs; ReadError where they are not finite numbers of a sane size."""
     try:
-        ring = np.asarray(list(values), dtype=np.float64).reshape(-1, 2)
+        ring = np.array([(x, y) for x, y in values], dtype=np.float64).reshape(-1, 2)
     except (TypeError, ValueError, OverflowError) as err:
         raise ReadError(
             f"{path}: expected points of two numbers, but {err}; mend or remove the outline"
