@@ -125,13 +125,12 @@ def _held_out(corpus: Corpus, chosen: Selection, config: TrainConfig) -> Samples
     """What validation scores, with other images where the run is a control."""
     usable = chosen.held_out_E if len(chosen.held_out_E) else chosen.training_E
     scored = choose_rows(chosen.index, usable, config.validation_images)
+    rows = rows_of(corpus, chosen.index, scored)
     images = {}
     if _permuted(config):
         others_N = permute_images(chosen.index, usable, config.seed)
         others = rows_of(corpus, chosen.index, others_N[scored])
-        own = rows_of(corpus, chosen.index, scored)
-        images = {row.sample_id: other for row, other in zip(own, others, strict=True)}
-    rows = rows_of(corpus, chosen.index, scored)
+        images = {row.sample_id: other for row, other in zip(rows, others, strict=True)}
     return Samples(corpus, rows, images=images, cache_bytes=config.cache_bytes)
 
 
