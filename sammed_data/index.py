@@ -63,7 +63,7 @@ class CorpusIndex:
         return found
 
     def select(self, corpus: Corpus, splits: Sequence[str], view: View) -> NDArray[np.int64]:
-        """Numbers of the rows of some splits, not excluded, with a mask under ``view``; ascending."""
+        """Numbers of the rows of some splits with a mask under ``view``; excluded ones are not."""
         wanted = np.array([path.parent.name in splits for path in corpus.shards], bool)
         wanted_N = wanted[self.rows_N["shard"]] & ~self.rows_N["excluded"]
         return np.flatnonzero(wanted_N & (self.kept_masks(view) > 0))
