@@ -1,0 +1,1 @@
+"""`sammed data init`: a folder of one's own -> a proposed catalogue entry with its doubts."""

@@ -1,0 +1,134 @@
+"""What was inferred -> an entry of the catalogue, and its YAML with the doubts as comments."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sammed_data.propose.carriers import Answers, Group, Inference, Proposal
+from sammed_data.propose.encoding import Coding
+from sammed_data.propose.modality import Guess
+from sammed_data.propose.naming import Labels
+from sammed_data.propose.patients import Candidate
+
+_SPLITS = {
+    "train": "train", "training": "train", "val": "validation", "valid": "validation",
+    "validation": "validation", "dev": "validation", "test": "test", "testing": "test",
+}  # fmt: skip
+_NO_SEQUENCES = ("ct", "cta", "mr", "mri", "pet", "us", "")
+
+
+def slug(text: str) -> str:
+    """An id out of any name: lower case letters, digits and underscores."""
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    return re.sub(r"[^a-z0-9]+", "_", plain.lower()).strip("_") or "dataset"
+
+
+def splits_of(paths: Sequence[str]) -> dict[str, list[str]]:
+    """Official splits where folders are called train, val or test (two of them at one depth)."""
+    parts = [p.split("/") for p in sorted({p.rstrip("/") for p in paths})]
+    for k in range(min(len(p) for p in parts) - 1 if parts else 0):
+        names = {p[k] for p in parts}
+        if len(names) > 1 and all(n.lower() in _SPLITS for n in names):
+            found: dict[str, list[str]] = {}
+            for name in sorted(names):
+                glob = "*/" * k + f"{name}/**"
+                found.setdefault(_SPLITS[name.lower()], []).append(glob)
+            return found
+    return {}
+
+
+def layout_of(
+    group: Group, channels: Sequence[str], exclude: Sequence[str]
+) -> dict[str, Any]:  # fmt: skip
+    """``layout`` of an entry."""
+    images: list[dict[str, Any]] = []
+    for pattern, sequence in group.image_patterns:
+        image: dict[str, Any] = {"pattern": pattern}
+        if channels and len(group.image_patterns) == 1:
+            image["channel"] = list(channels)
+        elif len(group.image_patterns) > 1:
+            image["channel"] = sequence
+        images.append(image)
+    labels: list[dict[str, Any]] = []
+    for pattern, annotator in group.label_patterns:
+        label: dict[str, Any] = {"pattern": pattern}
+        if annotator != 1:
+            label["annotator"] = annotator
+        labels.append(label)
+    out: dict[str, Any] = {"images": images, "labels": labels}
+    if exclude:
+        out["exclude"] = list(exclude)
+    first = group.pairs[0]
+    out["example"] = {"image": first.image.path, "label": first.labels[0].path}
+    return out
+
+
+def entry_of(
+    name: str,
+    answers: Answers,
+    layout: Mapping[str, Any],
+    dims: str,
+    found: tuple[Coding, Labels, Guess, Candidate],
+    extra: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The mapping of an entry, in the order of the catalogue."""
+    coding, labels, modality, patient = found
+    base = slug(answers.id or name)
+    encoding: dict[str, Any] = {"type": coding.type, **coding.options}
+    if labels.background:
+        encoding["unlabelled_ok"] = [b for b in labels.background if b != "0"]
+        if not encoding["unlabelled_ok"]:
+            del encoding["unlabelled_ok"]
+    entry: dict[str, Any] = {
+        "id": base,
+        "name": name,
+        "modality": modality.value,
+        "dims": dims,
+        "layout": dict(layout),
+        "label_encoding": encoding,
+        "labels": dict(labels.labels),
+        "patient": {"regex": patient.regex, "unit": patient.unit},
+        "license": answers.license or "unknown",
+        "homepage": "own data",
+        "evidence": "written",
+        "privacy": "public" if answers.public else "restricted",
+    }
+    if extra.get("sequence", "").lower() not in _NO_SEQUENCES and modality.value == "MR":
+        entry["sequence"] = extra["sequence"]
+    for key in ("splits", "grid", "quirks"):
+        if extra.get(key):
+            entry[key] = extra[key]
+    order = (
+        "id", "name", "modality", "sequence", "dims", "layout", "label_encoding", "labels",
+        "patient", "splits", "grid", "license", "homepage", "quirks", "evidence", "privacy",
+    )  # fmt: skip
+    return {k: entry[k] for k in order if k in entry}
+
+
+_KEY_OF = {"pairs": "layout", "encoding": "label_encoding", "format": "layout"}
+
+
+def to_yaml(proposal: Proposal) -> str:
+    """The entry with a line above each key that is in doubt, and one beside each doubtful label."""
+    import yaml
+
+    lines = ["# Proposed by `sammed data init`. What is in doubt is said above each key; mend it,"]
+    lines.append("# then delete the comment.")
+    for key, value in proposal.entry.items():
+        for inference in proposal.inferences:
+            owner = _KEY_OF.get(inference.key, inference.key)
+            if owner == key and inference.doubt != "low":
+                lines.append(_comment(inference))
+        text = yaml.safe_dump({key: value}, sort_keys=False, allow_unicode=True, width=96)
+        lines += text.rstrip("\n").split("\n")
+        if key == "labels":
+            lines += [f"# {raw}: {why}" for raw, why in proposal.label_comments.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _comment(inference: Inference) -> str:
+    text = f"# doubt {inference.doubt}: {inference.key} from: {inference.evidence}"
+    return " ".join(text.split())

@@ -1,0 +1,253 @@
+"""One group of pairs and the user's answers -> a proposal with its inferences."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from sammed_data.catalog import CatalogEntry
+from sammed_data.discover import discover
+from sammed_data.ontology import Ontology
+from sammed_data.propose import modality as modalities
+from sammed_data.propose import patients
+from sammed_data.propose.carriers import Answers, Doubt, Group, Inference, Item, Proposal, worst
+from sammed_data.propose.documents import Statement
+from sammed_data.propose.encoding import Coding
+from sammed_data.propose.entry import entry_of, layout_of, slug, splits_of
+from sammed_data.propose.formats import Look, channels_of, grid_key
+from sammed_data.propose.naming import Labels, find_labels, parse_labels
+from sammed_data.types import CatalogError, UsageError, nearest
+
+_BY_HEADER = ("dicom_seg", "rtstruct", "seg_nrrd", "polygons")
+_MAX_EXPLICIT = 60
+
+
+class Proposer:
+    """Makes proposals out of what was found in one folder.
+
+    Attributes:
+        root: surveyed folder.
+        said: documents beside the data.
+        everywhere: image paths of all groups.
+        warnings: what is odd about the folder as a whole.
+    """
+
+    def __init__(
+        self, root: Path, ontology: Ontology, said: Sequence[Statement],
+        everywhere: Sequence[str], warnings: Sequence[str],
+    ) -> None:  # fmt: skip
+        self.root, self.said = root, said
+        self._ontology = ontology
+        self._everywhere, self._warnings = everywhere, warnings
+
+    def propose(
+        self, group: Group, coding: Coding, looks: Sequence[Look], exclude: Sequence[str],
+        answers: Answers,
+    ) -> Proposal:  # fmt: skip
+        """The proposal of a group.
+
+        Args:
+            group: pairs and patterns.
+            coding: how its labels are stored.
+            looks: some of its images.
+            exclude: globs of files that its image patterns match by mistake.
+            answers: of the user.
+
+        Raises:
+            UsageError: an answer that does not fit the data.
+        """
+        images = list({p.image.path: p.image for p in group.pairs}.values())
+        labels = self._labels(group, coding, answers)
+        modality = self._modality(group, images, looks, answers)
+        patient = self._patient(images, answers)
+        flat = all(s.shape[0] == 1 for s in looks) if looks else images[0].kind == "raster"
+        channels = self._channels(images[0])
+        found = (coding, labels, modality, patient)
+        extra = self._extra(group, coding, images)
+        own = answers.id or self.root.resolve().name
+        name = f"{own} {group.name.replace('_', ' ')}" if group.name else own
+        layout = layout_of(_named_channels(group, self.said), channels, exclude)
+        told = replace(answers, id=f"{slug(own)}_{group.name}" if group.name else own)
+        entry = entry_of(name, told, layout, "2D" if flat else "3D", found, extra)
+        pairs, entry = self._checked(group, entry)
+        inferences = [
+            self._format(group, images), pairs, _of_encoding(coding, entry),
+            _inference("labels", _shown(labels.labels), labels, "--labels"),
+            _inference("modality", modality.value, modality, "--modality"),
+            _inference("patient", f"{patient.regex} ({patient.unit})", patient, "--patient"),
+            *self._of_settings(entry, answers, extra),
+        ]  # fmt: skip
+        return Proposal(entry=entry, inferences=tuple(inferences),
+                        label_comments=labels.comments, group=group)  # fmt: skip
+
+    def _labels(self, group: Group, coding: Coding, answers: Answers) -> Labels:
+        told = None if answers.labels is None else parse_labels(answers.labels, self._ontology)
+        said = [] if coding.type in _BY_HEADER else self.said
+        label = group.pairs[0].labels[0].path.split("/")
+        image = group.pairs[0].image.path.rstrip("/").split("/")
+        places = [label[-1], *reversed(label[:-1]), *reversed(image), self.root.resolve().name]
+        return find_labels(coding, said, places, self._ontology, told)
+
+    def _modality(
+        self, group: Group, images: Sequence[Item], looks: Sequence[Look], answers: Answers
+    ) -> modalities.Guess:
+        if answers.modality is not None:
+            value = _known_modality(answers.modality)
+            return modalities.Guess(value=value, evidence="told", doubt="low")
+        label = group.pairs[0].labels[0].path.split("/")
+        image = group.pairs[0].image.path.rstrip("/").split("/")
+        places = [*reversed(image), *reversed(label[:-1]), self.root.resolve().name]
+        return modalities.find_modality(images, looks, self.said, places)
+
+    def _patient(self, images: Sequence[Item], answers: Answers) -> patients.Candidate:
+        paths = [i.path for i in images]
+        if answers.patient is None:
+            return patients.candidates(paths, everywhere=self._everywhere)[0]
+        try:
+            found = patients.told(answers.patient, paths)
+        except re.error as err:
+            raise UsageError(f"--patient {answers.patient!r}: {err}") from err
+        if found is None:
+            raise UsageError(
+                f"--patient {answers.patient!r} needs one (group) and must match every image "
+                f"path, such as {paths[0]!r}"
+            )
+        return found
+
+    def _channels(self, image: Item) -> list[str]:
+        n = channels_of(self.root, image)
+        if n == 1:
+            return []
+        stated = next((list(s.channels) for s in self.said if len(s.channels) == n), None)
+        return [slug(c) for c in stated] if stated else [f"c{k}" for k in range(n)]
+
+    def _extra(self, group: Group, coding: Coding, images: Sequence[Item]) -> dict[str, Any]:
+        sequence = group.image_patterns[0][1] if len(group.image_patterns) == 1 else ""
+        return {
+            "quirks": list(coding.notes),
+            "grid": self._grid(group),
+            "splits": splits_of([i.path for i in images]),
+            "sequence": "" if sequence.startswith("000") else sequence,
+        }
+
+    def _grid(self, group: Group) -> str:
+        for pair in [p for p in group.pairs if p.labels[0].kind in ("nifti", "itk")][:2]:
+            keys = grid_key(self.root, pair.image), grid_key(self.root, pair.labels[0])
+            if None not in keys and keys[0] != keys[1]:
+                return "resample_image"
+        return ""
+
+    def _format(self, group: Group, images: Sequence[Item]) -> Inference:
+        kinds = sorted({i.kind for i in images})
+        labels = sorted({p.labels[0].kind for p in group.pairs})
+        evidence = "; ".join(["endings and first bytes of the files", *self._warnings[:3]])
+        value = f"{'+'.join(kinds)} with {'+'.join(labels)} labels"
+        doubt: Doubt = "medium" if self._warnings else "low"
+        return Inference(key="format", value=value, evidence=evidence, doubt=doubt)
+
+    def _checked(self, group: Group, entry: dict[str, Any]) -> tuple[Inference, dict[str, Any]]:
+        """The pairing as a build will find it by the patterns; explicit patterns if they leak."""
+        wanted = {(p.image.path.rstrip("/"), p.labels[0].path) for p in group.pairs}
+        value = f"{', '.join(p for p, _ in group.image_patterns)} with " + ", ".join(
+            p for p, _ in group.label_patterns
+        )
+        doubt, evidence = group.doubt, group.evidence
+        got, unpaired = _paired(entry, self.root)
+        if got != wanted and 0 < len(group.structures) <= _MAX_EXPLICIT:
+            entry = _explicit(entry, group.structures)
+            got, unpaired = _paired(entry, self.root)
+        lost, more = len(wanted - got), len(got - wanted)
+        if lost or more:
+            evidence += f"; the patterns lose {lost} of these pairs and add {more}"
+            doubt = "high"
+        if unpaired:
+            evidence += f"; {unpaired} files without a partner"
+            doubt = worst(doubt, "medium")
+        return Inference(key="pairs", value=value, evidence=evidence, doubt=doubt,
+                         flag="--images --masks"), entry  # fmt: skip
+
+    def _of_settings(
+        self, entry: Mapping[str, Any], answers: Answers, extra: Mapping[str, Any]
+    ) -> list[Inference]:
+        said = next((s for s in self.said if s.license), None)
+        hint = f"not told; {said.path} says {said.license!r}" if said else "not told"
+        license_doubt: Doubt = "medium" if answers.license is None else "low"
+        out = [
+            Inference(key="license", value=entry["license"], doubt=license_doubt,
+                      evidence=hint if answers.license is None else "told"),
+            Inference(key="privacy", value=entry["privacy"], doubt="low",
+                      evidence="told" if answers.public else "restricted unless told (--public)"),
+        ]  # fmt: skip
+        if extra.get("splits"):
+            out.append(Inference(key="splits", value=", ".join(extra["splits"]), doubt="medium",
+                                 evidence="folders of these names"))  # fmt: skip
+        if extra.get("grid"):
+            out.append(Inference(key="grid", value=extra["grid"], doubt="medium",
+                                 evidence="an image and its mask lie on other grids: the image is "
+                                 "resampled"))  # fmt: skip
+        return out
+
+
+def _paired(entry: Mapping[str, Any], root: Path) -> tuple[set[tuple[str, str]], int]:
+    """(image, label) pairs by the entry's patterns, and how many files have no partner."""
+    try:
+        found = discover(CatalogEntry.model_validate(dict(entry)), root)
+    except CatalogError:
+        return set(), 0
+    pairs = {
+        (c.image_path.relative_to(root).as_posix(), x.path.relative_to(root).as_posix())
+        for c in found.cases for x in c.labels
+    }  # fmt: skip
+    return pairs, len(found.problems)
+
+
+def _explicit(entry: Mapping[str, Any], structures: Sequence[str]) -> dict[str, Any]:
+    """The entry with one label pattern a structure, in place of ``{structure}``."""
+    patterns = [
+        {**label, "pattern": label["pattern"].replace("{structure}", name), "structure": name}
+        for label in entry["layout"]["labels"]
+        for name in structures
+    ]
+    return {**entry, "layout": {**entry["layout"], "labels": patterns}}
+
+
+def _of_encoding(coding: Coding, entry: Mapping[str, Any]) -> Inference:
+    rule = entry["label_encoding"]
+    more = ", ".join(f"{k} {v}" for k, v in rule.items() if k != "type")
+    value = f"{rule['type']} ({more})" if more else str(rule["type"])
+    bad = Counter(why for _, why in coding.unreadable)
+    said = [f"{sum(bad.values())} label files cannot be read"] if bad else []
+    return Inference(key="encoding", value=value, flag="--encoding", doubt=coding.doubt,
+                     evidence="; ".join([coding.evidence, *coding.notes, *said]))  # fmt: skip
+
+
+def _inference(
+    key: str, value: str, found: Labels | modalities.Guess | patients.Candidate, flag: str
+) -> Inference:
+    return Inference(key=key, value=value, evidence=found.evidence, doubt=found.doubt, flag=flag)
+
+
+def _named_channels(group: Group, said: Sequence[Statement]) -> Group:
+    """Sequences ``0000``, ``0001`` by the names that a dataset.json gives them."""
+    names = next((s.channels for s in said if s.channels), ())
+    renamed = tuple(
+        (p, slug(names[int(q)]) if q.isdigit() and int(q) < len(names) else q)
+        for p, q in group.image_patterns
+    )
+    return replace(group, image_patterns=renamed)
+
+
+def _shown(labels: Mapping[str, str]) -> str:
+    pairs = [f"{k}={v}" for k, v in labels.items()]
+    return ", ".join(pairs[:6]) + (f", ... {len(pairs)} in all" if len(pairs) > 6 else "")
+
+
+def _known_modality(text: str) -> str:
+    for known in modalities.MODALITIES:
+        if known.lower() == text.lower():
+            return known
+    raise UsageError(f"unknown --modality {text!r}: {nearest(text, modalities.MODALITIES)}")
