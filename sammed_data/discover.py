@@ -223,7 +223,7 @@ class _Search:
                 official_split=self.official_split(image.path),
                 pick=_image_pick(rule, part.item),
                 fields=image.fields,
-                tables=self.files_of(self.entry.label_encoding.table, root),
+                tables=self.files_of(self.entry.label_encoding.table or rule.frames, root),
             )
 
     def parts(self, image: _Found, rule: ImagePattern, root: Path) -> list[_Part]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -135,7 +136,8 @@ def plan_shards(dataset: DatasetPlan, options: BuildOptions) -> list[ShardPlan]:
     for split in SPLITS:
         members = [c for c in dataset.cases if splits[c.case_id] == split]
         states = {c.case_id: _case_state(c) for c in members}
-        for number, cases in enumerate(_cut(members, states, dataset.entry, options)):
+        sizes = _source_bytes(states)
+        for number, cases in enumerate(_cut(members, sizes, dataset.entry, options)):
             fingerprint = json.dumps([common, split, [states[c.case_id] for c in cases]])
             shards.append(
                 ShardPlan(
@@ -144,7 +146,7 @@ def plan_shards(dataset: DatasetPlan, options: BuildOptions) -> list[ShardPlan]:
                     number=number,
                     cases=tuple(cases),
                     plan_hash=hashlib.sha256(fingerprint.encode()).hexdigest(),
-                    source_bytes=sum(_source_bytes(states[c.case_id]) for c in cases),
+                    source_bytes=sum(sizes[c.case_id] for c in cases),
                 )
             )
     return shards
@@ -166,13 +168,22 @@ def _case_state(case: Case) -> list[Any]:
     return [case.case_id, case.patient_key, case.channel, case.sequence, files]
 
 
-def _source_bytes(case_state: list[Any]) -> int:
-    return sum(stat[1] for _, _, files in case_state[-1] for stat in files)
+def _source_bytes(states: Mapping[str, list[Any]]) -> dict[str, int]:
+    """Bytes a case; of a file that many cases share (an array, a table) each has its part."""
+    users = Counter(path for state in states.values() for path in {f[1] for f in state[-1]})
+    return {
+        case_id: sum(
+            stat[1] // users[path]
+            for path, files in {f[1]: f[2] for f in state[-1]}.items()
+            for stat in files
+        )
+        for case_id, state in states.items()
+    }
 
 
 def _cut(
     cases: Sequence[Case],
-    states: Mapping[str, list[Any]],
+    sizes: Mapping[str, int],
     entry: CatalogEntry,
     options: BuildOptions,
 ) -> Iterator[list[Case]]:
@@ -180,7 +191,7 @@ def _cut(
     current: list[Case] = []
     total = 0
     for case in cases:
-        size = _source_bytes(states[case.case_id])
+        size = sizes[case.case_id]
         if current and (total + size > limit or len(current) >= most):
             yield current
             current, total = [], 0
