@@ -97,6 +97,7 @@ def _as_json(row: Listed) -> dict[str, Any]:
         "organs": list(row.organs),
         "expected": row.entry.expected.model_dump(),
         "place": None if row.place is None else str(row.place),
+        "problem": row.problem or None,
     }
 
 

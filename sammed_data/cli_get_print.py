@@ -65,6 +65,9 @@ def print_list(rows: Sequence[Listed], base: Path) -> None:
     present = sum(row.place is not None for row in rows)
     marked = " (*)" if present and not all_here else ""
     console.print(f"{len(rows)} datasets, {present} of them under {base}{marked}")
+    for row in rows:
+        if row.problem:
+            console.print(f"cannot look: {row.entry.id}: {row.problem}", markup=False)
     counts = evidence_counts(rows)
     console.print("evidence: " + ", ".join(f"{level} {n}" for level, n in counts.items()))
 

@@ -194,7 +194,8 @@ class _Part:
         if total is not None and self.file.bytes is not None and total != self.file.bytes:
             self._drop()
             raise _WrongBytesError(
-                f"{safe_url(self.url)}: expected {self.file.bytes} bytes, the server has {total}"
+                f"{safe_url(self.url)}: expected {self.file.bytes} bytes by the "
+                f"{self.file.known_from}, the server has {total}"
             )
 
     def _validator(self) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +14,7 @@ from sammed_data.catalog import CatalogEntry, Download
 from sammed_data.discover import find_root
 from sammed_data.get.download import Got, Progress, check_space, digests, download, silent
 from sammed_data.get.lock import Locked, add_to_lock, read_lock
-from sammed_data.get.members import archive_kind
+from sammed_data.get.members import archive_kind, named_by_content
 from sammed_data.get.records import RemoteFile, files_of, is_file_address
 from sammed_data.get.split import group_archives
 from sammed_data.get.unpack import Limits, unpack
@@ -222,6 +223,7 @@ class _Job:
         plain = {p for f, p in zip(files, paths, strict=True) if not f.download.unpack}
         try:
             for name, parts in group_archives(paths):
+                name = named_by_content(parts[0]) if len(parts) == 1 else name
                 below = parts[0].parent.relative_to(self.work / "files")
                 folder = self.staging / below
                 folder.mkdir(parents=True, exist_ok=True)
@@ -257,6 +259,8 @@ class _Job:
         shutil.rmtree(self.staging, ignore_errors=True)
         if not self.options.keep_archives:
             shutil.rmtree(self.work, ignore_errors=True)
+            with suppress(OSError):  # others are being fetched
+                self.work.parent.rmdir()
         rows = {**self.lock, **self.new}
         place = find_root(self.entry, self.root)
         said: list[str] = []

@@ -10,7 +10,7 @@ from typing import get_args
 from sammed_data.catalog import CatalogEntry, load_catalogs
 from sammed_data.discover import find_root
 from sammed_data.ontology import Ontology, Structure, load_ontology
-from sammed_data.types import CatalogError, UsageError, nearest
+from sammed_data.types import CatalogError, ReadError, UsageError, nearest
 
 EVIDENCE = ("written", "tree-seen", "built")
 
@@ -34,11 +34,12 @@ class Filters:
 
 @dataclass(frozen=True, kw_only=True)
 class Listed:
-    """An entry with what only a look at disk and ontology can say."""
+    """An entry with what only a look at disk and ontology can say; ``problem``: a look failed."""
 
     entry: CatalogEntry
     organs: tuple[str, ...]
     place: Path | None
+    problem: str = ""
 
 
 def list_entries(source: Path | None, root: Path, filters: Filters) -> list[Listed]:
@@ -58,10 +59,18 @@ def list_entries(source: Path | None, root: Path, filters: Filters) -> list[List
             continue
         if wanted and not wanted & {*organs[name], *structures[name]}:
             continue
-        place = find_root(entry, root) if root.is_dir() else None
+        place, problem = _look(entry, root)
         if filters.present is None or filters.present == (place is not None):
-            kept.append(Listed(entry=entry, organs=organs[name], place=place))
+            kept.append(Listed(entry=entry, organs=organs[name], place=place, problem=problem))
     return kept
+
+
+def _look(entry: CatalogEntry, root: Path) -> tuple[Path | None, str]:
+    """One damaged archive must not hide the other datasets."""
+    try:
+        return (find_root(entry, root) if root.is_dir() else None), ""
+    except ReadError as err:
+        return None, str(err)
 
 
 def evidence_counts(rows: Sequence[Listed]) -> dict[str, int]:

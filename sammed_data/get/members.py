@@ -23,6 +23,7 @@ from sammed_data.types import FetchError
 Kind = Literal["file", "folder", "link", "same"]
 _MAX_HEADER = 16 << 20
 _MAX_LINK = 4096
+_MAX_PADDING = 64
 _TAR = re.compile(r".+\.(tar|tgz|tbz2?|txz|tar\.(gz|bz2|xz))", re.IGNORECASE)
 # Readers open these as they are.
 _GZ_KEPT = (".nii.gz", ".img.gz", ".hdr.gz", ".mgz", ".svg.gz")
@@ -64,6 +65,18 @@ def archive_kind(name: str) -> Literal["zip", "tar", "gz"] | None:
     if _TAR.fullmatch(low):
         return "tar"
     return "gz" if low.endswith(".gz") and not low.endswith(_GZ_KEPT) else None
+
+
+def named_by_content(path: Path) -> str:
+    """The file's name, with the suffix of its content where it has none (`.../files/30950821`)."""
+    if "." in path.name:
+        return path.name
+    with path.open("rb") as stream:
+        head = stream.read(263)
+    if head.startswith(b"PK\x03\x04"):
+        return path.name + ".zip"
+    packed = head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00")) or head[257:262] == b"ustar"
+    return path.name + ".tar" if packed else path.name
 
 
 def safe_parts(name: str) -> tuple[str, ...]:
@@ -176,6 +189,11 @@ def _tar_members(stream: IO[bytes], name: str) -> Iterator[Member]:
             else:
                 raise _device(name, info.name)
             setattr(archive, "members", [])  # noqa: B010  or a million of them would stay in memory
+    # The checksum of the compression stands behind the last member.
+    for _ in range(_MAX_PADDING):
+        if not stream.read(1 << 20):
+            return
+    raise FetchError(f"{name}: more than {_MAX_PADDING} MiB follow the last member: not trusted")
 
 
 class _Capped(io.RawIOBase):

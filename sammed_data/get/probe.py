@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sammed_data.catalog import CatalogEntry
+from sammed_data.catalog import CatalogEntry, Expected
 from sammed_data.discover import Discovery, discover
 from sammed_data.get.fetch import downloads_of
 from sammed_data.get.members import archive_kind, safe_parts
@@ -80,6 +80,14 @@ def probe(entry: CatalogEntry, web: Web) -> Probed:
             "afar; fetch it to look inside"
         )
     wrapper, found = best_fit(entry, names)
+    # Frames and items of arrays are cases too, but only the bytes of the file tell them.
+    blind = [p for p in found.problems if p.rule == "unreadable"]
+    found = Discovery(
+        cases=found.cases, problems=tuple(p for p in found.problems if p not in blind)
+    )
+    judged = entry.model_copy(update={"expected": Expected()}) if blind else entry
+    if blind:
+        skipped.append(f"{len(blind)} files whose frames or arrays are cases")
     return Probed(
         dataset=entry.id,
         files=len(names),
@@ -89,7 +97,7 @@ def probe(entry: CatalogEntry, web: Web) -> Probed:
         wrapper=wrapper,
         cases=len(found.cases),
         patients=len({c.patient_key or c.case_id for c in found.cases}),
-        findings=tuple(count_findings(entry, found)),
+        findings=() if blind and not found.cases else tuple(count_findings(judged, found)),
         not_looked_into=tuple(skipped),
     )
 
@@ -137,9 +145,9 @@ def count_findings(entry: CatalogEntry, found: Discovery) -> Iterator[str]:
     if entry.dims == "2D" and entry.expected.images not in (None, images):
         yield f"expected {entry.expected.images} images by the entry, found {images}"
     for problem in found.problems[:5]:
-        yield f"unpaired: {problem.reason}"
+        yield f"{problem.rule}: {problem.reason}"
     if len(found.problems) > 5:
-        yield f"unpaired: {len(found.problems) - 5} more"
+        yield f"... and {len(found.problems) - 5} more"
 
 
 def _is_archive(name: str) -> bool:

@@ -57,8 +57,15 @@ class Server:
         for name, data in files.items():
             link = self.put(f"/api/records/{number}/files/{name}/content", data)
             self.put(f"/records/{number}/files/{name}", data)
-            rows.append({"key": name, "size": len(data), "links": {"self": link},
-                         "checksum": "md5:" + hashlib.md5(data).hexdigest()} | changed)  # noqa: S324
+            rows.append(
+                {
+                    "key": name,
+                    "size": len(data),
+                    "links": {"self": link},
+                    "checksum": "md5:" + hashlib.md5(data).hexdigest(),
+                }
+                | changed
+            )  # noqa: S324
         document = json.dumps({"id": number, "files": rows}).encode()
         self.put(f"/api/records/{number}", document, content_type="application/json")
         return f"{self.base}/records/{number}"

@@ -50,9 +50,8 @@ def test_a_dropped_connection_goes_on_where_it_was(bad_server, tmp_path):  # noq
 
 def test_a_second_run_goes_on_too(bad_server, tmp_path):  # noqa: F811
     url = bad_server.put("/a.bin", DATA, drop_at=1_200_000, drops=9)
+    bad_server.paths["/a.bin"].status = [200, 503, 503, 503, 503]
     with pytest.raises(FetchError, match="run again to continue"):
-        bad_server.paths["/a.bin"].ranges = True
-        bad_server.paths["/a.bin"].status = [200, 503, 503, 503, 503]
         download(remote(url), tmp_path / "a.bin", patient_web())
     assert not (tmp_path / "a.bin").exists()
     bad_server.paths["/a.bin"].drops = 0
@@ -102,7 +101,7 @@ def test_wrong_bytes_are_thrown_away_and_the_mirror_asked(bad_server, tmp_path):
 
 def test_wrong_size_is_seen_before_the_bytes(bad_server, tmp_path):  # noqa: F811
     url = bad_server.put("/a.bin", DATA)
-    with pytest.raises(FetchError, match=f"expected 5 bytes, the server has {len(DATA)}"):
+    with pytest.raises(FetchError, match=f"5 bytes by the entry, the server has {len(DATA)}"):
         download(remote(url, bytes=5), tmp_path / "a.bin", patient_web())
     bad_server.put("/a.bin", DATA, length=False)
     with pytest.raises(FetchError, match="expected 5 bytes, found more"):
@@ -133,8 +132,8 @@ def test_a_token_comes_from_the_environment_and_stays_with_its_host(bad_server, 
         url = bad_server.put("/a.bin", DATA, token="sesame")
         with pytest.raises(FetchError, match="MY_TOKEN") as said:
             download(remote(url, token_env="MY_TOKEN"), tmp_path / "a.bin", patient_web())
+        web = patient_web(MY_TOKEN="secret-word")
         with pytest.raises(FetchError, match="not accepted") as wrong:
-            web = patient_web(MY_TOKEN="secret-word")
             download(remote(url, token_env="MY_TOKEN"), tmp_path / "a.bin", web)
         assert "secret-word" not in str(said.value) + str(wrong.value)
         web = patient_web(MY_TOKEN="sesame")
@@ -254,7 +253,7 @@ def test_which_addresses_are_files():
         assert is_file_address(url), url
     for url in ("https://github.com/neheller/kits19", "https://doi.org/10.34894/AECRSD",
                 "https://drive.google.com/file/d/abc/view", "https://x.org/data",
-                "https://humanheart-project.creatis.insa-lyon.fr/database/#collection/637218"):  # fmt: skip
+                "https://x.creatis.insa-lyon.fr/database/#collection/637218"):  # fmt: skip
         assert not is_file_address(url), url
-    assert file_name("https://x.org/..%2Fb.zip?x=1") == "b.zip"
-    assert file_name("https://x.org/%2Fetc%2Fa:b.zip") == "a_b.zip"
+    assert file_name("https://x.org/..%2Fb.zip?x=1") == "_b.zip"
+    assert file_name("https://x.org/%2Fetc%2Fa:b.zip") == "_etc_a_b.zip"
