@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from sammed_data import cli_build, cli_get, cli_init, cli_parts
+from sammed_data import cli_audit, cli_build, cli_get, cli_init, cli_parts
 from sammed_data.cli_common import (
     new_console,
     print_quarantine,
@@ -78,6 +78,7 @@ def schema() -> None:
     typer.echo(json.dumps(json_schema(), indent=1))
 
 
+cli_audit.register(app)
 cli_build.register(app)
 cli_get.register(app)
 cli_init.register(app)

@@ -297,6 +297,13 @@ class Corpus:
         """The row at a place, with pixels, excluded or not."""
         return self._whole(self._raw(shard, position), shard, position)
 
+    def image(self, shard: int, position: int) -> NDArray[np.uint8]:
+        """The picture of the row at a place."""
+        try:
+            return np.asarray(decode_image(self._raw(shard, position)["image"]["bytes"]))
+        except ReadError as err:
+            raise self._damaged(self.shards[shard], err) from err
+
     def excluded(self, table: pa.Table) -> NDArray[np.bool_]:
         """(N,) which rows of a table with the id columns ``exclude.csv`` leaves out."""
         if not self.exclusions:

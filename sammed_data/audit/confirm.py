@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from sammed_data.audit.fingerprints import FLIPS, VIEWS, grey, ranks
 
 SIDE_PX = 128
-MIN_WHOLE, MIN_DETAIL = 0.85, 0.6
+# (whole, detail): either is enough. A hard window changes the whole, never the detail alone.
+SAME = ((0.85, 0.6), (0.5, 0.75))
 _MARGIN_PX = 8
 _BLUR = 3.0
 
@@ -31,7 +32,7 @@ class Likeness:
     @property
     def same(self) -> bool:
         """Whether they are taken for one picture."""
-        return self.whole >= MIN_WHOLE and self.detail >= MIN_DETAIL
+        return any(self.whole >= whole and self.detail >= detail for whole, detail in SAME)
 
 
 def compare(a: NDArray[Any], b: NDArray[Any], *, view: int, flip: int) -> Likeness:

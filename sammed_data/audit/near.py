@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 LIMIT = 56
 TABLES = 16
-_ROBUST = 10  # terms below this in both directions survive crops best
 _CROWD = 256  # entries of one bucket that are looked at
 _BLOCK = 1 << 18
 _EXPAND = 1 << 21
@@ -47,10 +46,19 @@ def key_bits(n: int) -> int:
     return int(np.clip(np.ceil(np.log2(max(n, 2))) + 4, 14, 24))
 
 
-def chosen_bits(table: int, bits: int) -> NDArray[np.int64]:
+def robust_bits(shape: tuple[int, ...], below: tuple[int, ...]) -> NDArray[np.int64]:
+    """Numbers of the bits whose term is low along every axis, without the constant one."""
+    places = np.unravel_index(np.arange(int(np.prod(shape))), shape)
+    low = np.all([p < b for p, b in zip(places, below, strict=True)], axis=0)
+    return np.asarray(np.flatnonzero(low)[1:])
+
+
+PICTURE_BITS = robust_bits((16, 16), (10, 10))
+VOLUME_BITS = robust_bits((4, 8, 8), (4, 6, 6))
+
+
+def chosen_bits(table: int, bits: int, robust: NDArray[np.int64]) -> NDArray[np.int64]:
     """The bit numbers of one table: drawn without repeats, the same in every run."""
-    rows, columns = np.divmod(np.arange(1, 256), 16)
-    robust = np.arange(1, 256)[(rows < _ROBUST) & (columns < _ROBUST)]
     order = np.random.default_rng([table, 20231]).permutation(len(robust))
     return np.asarray(robust[order[:bits]])
 
@@ -74,11 +82,11 @@ def distances(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> NDArray[np.int64]
 
 def search(
     index_N4: NDArray[np.uint64],
-    probes_PV4: NDArray[np.uint64],
+    probes_NV4: NDArray[np.uint64],
     flips_F4: NDArray[np.uint64],
     group_N: NDArray[np.int64],
     *,
-    probe_rows: NDArray[np.int64] | None = None,
+    robust: NDArray[np.int64] = PICTURE_BITS,
     limit: int = LIMIT,
     tables: int = TABLES,
     progress: Callable[[int, int], object] = lambda done, total: None,
@@ -87,36 +95,35 @@ def search(
 
     Args:
         index_N4: signatures of whole pictures.
-        probes_PV4: signatures of the probes through V windows; may be a memory map.
+        probes_NV4: signatures of the same pictures through V windows; may be a memory map.
         flips_F4: what to XOR for each flip.
         group_N: pictures of one group are never a pair; -1 is never found.
-        probe_rows: index row of each probe; default all, in order.
+        robust: numbers of the bits that keys are drawn from.
         limit: largest distance.
         tables: more find more and take longer.
         progress: called with (tables done, all).
     """
-    rows = np.arange(len(index_N4)) if probe_rows is None else probe_rows
     alive = np.flatnonzero(group_N >= 0)
     bits = key_bits(len(alive))
     found: list[NDArray[np.int64]] = []
     crowded = 0
     for table in range(tables):
-        chosen = chosen_bits(table, bits)
+        chosen = chosen_bits(table, bits, robust)
         keys = _keys(index_N4[alive], chosen)
         order = alive[np.argsort(keys, kind="stable")]
         starts = np.zeros((1 << bits) + 1, np.int64)
         np.cumsum(np.bincount(keys, minlength=1 << bits), out=starts[1:])
         new: list[NDArray[np.int64]] = []
-        for low in range(0, len(rows), max(1, _BLOCK // probes_PV4.shape[1])):
-            block = slice(low, low + max(1, _BLOCK // probes_PV4.shape[1]))
-            words = np.ascontiguousarray(probes_PV4[block])
+        for low in range(0, len(index_N4), max(1, _BLOCK // probes_NV4.shape[1])):
+            block = slice(low, low + max(1, _BLOCK // probes_NV4.shape[1]))
+            words = np.ascontiguousarray(probes_NV4[block])
             for flip, mask in enumerate(flips_F4):
                 seen = words ^ mask
                 key = _keys(seen, chosen)
                 counts = starts[key + 1] - starts[key]
                 crowded += int((counts > _CROWD).sum())
                 for pairs in _expand(starts[key], np.minimum(counts, _CROWD), order):
-                    new += _near_ones(pairs, seen, rows[block], index_N4, group_N, flip, limit)
+                    new += _near_ones(pairs, seen, low, index_N4, group_N, flip, limit)
         found = [_nearest_ways(np.concatenate([*found, *new], axis=1))] if new or found else []
         progress(table + 1, tables)
     best = found[0] if found else np.zeros((5, 0), np.int64)
@@ -149,20 +156,20 @@ def _expand(
 def _near_ones(
     pairs: tuple[NDArray[np.int64], NDArray[np.int64]],
     seen_PV4: NDArray[np.uint64],
-    rows: NDArray[np.int64],
+    first: int,
     index_N4: NDArray[np.uint64],
     group_N: NDArray[np.int64],
     flip: int,
     limit: int,
 ) -> list[NDArray[np.int64]]:
     probe, view = np.divmod(pairs[0], seen_PV4.shape[1])
-    other = group_N[rows[probe]] != group_N[pairs[1]]
+    other = (group_N[first + probe] != group_N[pairs[1]]) & (group_N[first + probe] >= 0)
     probe, view, hit = probe[other], view[other], pairs[1][other]
     distance = distances(seen_PV4[probe, view], index_N4[hit])
     near = distance <= limit
     if not near.any():
         return []
-    kept = [rows[probe[near]], hit[near], view[near], np.full(near.sum(), flip), distance[near]]
+    kept = [first + probe[near], hit[near], view[near], np.full(near.sum(), flip), distance[near]]
     return [np.stack(kept)]
 
 
