@@ -57,6 +57,7 @@ class ImagePattern(Strict):
         half: the picture holds image and label side by side; this half is the image.
         raw: the file has no header.
         frames: table with the numbers of the frames of a 4D file that are labelled.
+        first_frame: of a video: the number that labels give to its first frame, in ``{frame}``.
     """
 
     pattern: str
@@ -66,6 +67,7 @@ class ImagePattern(Strict):
     half: Literal["left", "right"] | None = None
     raw: RawPixels | None = None
     frames: Table | None = None
+    first_frame: Literal[0, 1] = 0
 
 
 class LabelPattern(Strict):
@@ -135,7 +137,7 @@ class LabelEncoding(Strict):
     runs: RunLengths | None = None
     format: OutlineFormat | None = None
     image_name: str | None = None
-    pixel_center: Literal[0, 0.5] | None = None
+    pixel_center: Annotated[float, Field(ge=0, le=0.5)] | None = None
     readers: Literal["each", "majority"] = "each"
 
     @model_validator(mode="after")
@@ -162,11 +164,11 @@ class LabelEncoding(Strict):
 class PatientRule(Strict):
     """Group 1 (or all groups joined by '_') of ``regex`` searched in the relative image path.
 
-    ``unit`` says what the key is: a patient, a study, or only an image (no patient known).
+    ``unit`` says what the key is: a patient, a study, a video clip, or only an image.
     """
 
     regex: str
-    unit: Literal["patient", "study", "image"] = "patient"
+    unit: Literal["patient", "study", "clip", "image"] = "patient"
 
 
 class Expected(Strict):
@@ -236,6 +238,7 @@ class CatalogEntry(Strict):
     overlaps: list[str] = Field(default_factory=list)
     license: str
     license_confidence: Literal["high", "medium", "low"] = "low"
+    license_evidence: str = ""
     access: Literal["open", "registration", "DUA"] = "open"
     access_note: str = ""
     homepage: str

@@ -1,0 +1,99 @@
+"""`sammed data licenses`: what may be done with each dataset, and the form to decide it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from sammed_data.types import UsageError
+
+if TYPE_CHECKING:
+    from sammed_data.licenses import Standing
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to `sammed data`."""
+    app.command(name="licenses")(licenses)
+
+
+def licenses(
+    source: Path | None = typer.Option(
+        None, help="Folder of catalogue entries; default: the bundled ones."
+    ),
+    only: str | None = typer.Option(None, help="Dataset ids, separated by commas."),
+    license_: str | None = typer.Option(
+        None,
+        "--license",
+        help="SPDX ids, redistribute, commercial, known, unknown; separated by commas.",
+    ),
+    decisions: Path | None = typer.Option(None, help="Signed licence-decisions.yaml."),
+    write: Path | None = typer.Option(None, help="Write a form of undecided datasets here."),
+    as_json: bool = typer.Option(False, "--json", help="Machine-readable."),
+) -> None:
+    """Show what the licence of each dataset allows, and how sure that is.
+
+    For example:
+
+      sammed data licenses --license unknown --write licence-decisions.yaml
+
+      sammed data licenses --decisions licence-decisions.yaml --license redistribute
+    """
+    from sammed_data.catalog import load_catalogs
+    from sammed_data.licenses import (
+        admits,
+        check_words,
+        decision_form,
+        load_decisions,
+        standing,
+    )
+    from sammed_data.types import nearest
+
+    entries, names, words = load_catalogs(source), _names(only), _names(license_)
+    check_words(words)
+    for name in names:
+        if name not in entries:
+            raise UsageError(f"no catalogue entry {name!r}; {nearest(name, entries)}")
+    signed = load_decisions(decisions)
+    found = [standing(entry, signed) for entry in entries.values() if entry.id in names or not only]
+    found = [each for each in found if admits(words, each)]
+    if write is not None:
+        if write.exists():
+            raise UsageError(f"{write} exists: name a new file, or add to it by hand")
+        write.write_text(decision_form(found), encoding="utf-8")
+    if as_json:
+        typer.echo(json.dumps([asdict(each) for each in found], indent=1))
+        return
+    _print(found)
+    if write is not None:
+        typer.echo(f"form: {write}")
+
+
+def _names(text: str | None) -> list[str]:
+    return [name.strip() for name in (text or "").split(",") if name.strip()]
+
+
+def _print(found: list[Standing]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{len(found)} datasets", title_justify="left")
+    for column in ("id", "licence", "confidence", "pass on", "commercial"):
+        table.add_column(column, overflow="fold")
+    said = {True: "yes", False: "no", None: "unknown"}
+    for each in found:
+        license_ = each.license + (f" (signed: {each.signed_by})" if each.signed_by else "")
+        table.add_row(
+            each.dataset, license_, each.confidence, said[each.redistribute], said[each.commercial]
+        )
+    console = Console()
+    console.print(table)
+    known = sum(each.known for each in found)
+    console.print(
+        f"{known} known, {len(found) - known} unknown: read those at their source and sign "
+        "(--write FILE makes the form)",
+        highlight=False,
+    )
