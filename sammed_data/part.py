@@ -91,4 +91,7 @@ def shares(shards: Sequence[ShardPlan], count: int) -> list[list[ShardPlan]]:
         held, index = load[0]
         part_of[shard.stem] = index
         heapq.heapreplace(load, (held + shard.source_bytes + 1, index))
-    return [[s for s in shards if part_of[s.stem] == index] for index in range(count)]
+    parts: list[list[ShardPlan]] = [[] for _ in range(count)]
+    for shard in shards:
+        parts[part_of[shard.stem]].append(shard)
+    return parts

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sammed_data.build import BuildResult, Order, as_note, build_order, finish, from_note, plan
+from sammed_data.build import (
+    BuildResult,
+    Order,
+    Planned,
+    as_note,
+    build_order,
+    finish,
+    from_note,
+    plan,
+)
 from sammed_data.engine import fail_point, interruptible
 from sammed_data.manifest import read_manifest
 from sammed_data.part import Part, shares
+from sammed_data.plan import ShardPlan
 from sammed_data.run_shards import How, Ran, run_shards
 from sammed_data.staging import (
     failure_of,
@@ -126,19 +137,34 @@ def merge(out: Path, root: Path | None = None) -> BuildResult:
         with staging_folder(out) as staging:
             missing = [s for s in planned.shards if not is_done(s, staging, out)]
             if missing:
-                raise CorpusError(_missing([s.stem for s in missing], len(planned.shards), out))
+                raise CorpusError(_missing(planned, missing, out))
             fail_point("before_merge")
             ran = Ran(built=0, reused=len(planned.shards), failed={})
             return finish(planned, ran, staging, out)
 
 
-def _missing(stems: list[str], total: int, out: Path) -> str:
+def _missing(planned: Planned, missing: Sequence[ShardPlan], out: Path) -> str:
+    stems = [s.stem for s in missing]
     named = ", ".join(stems[:_MOST_NAMED]) + (", ..." if len(stems) > _MOST_NAMED else "")
     return (
-        f"{len(stems)} of {total} shards are not there, or were made with other options or from "
-        f"files of another size or date: {named}; run every part once more (finished shards are "
-        f"not built again), or `sammed data merge {out} --build` to build them here"
+        f"{len(stems)} of {len(planned.shards)} shards are not there, or were made with other "
+        f"options or from files of another size or date: {named}; run {_homes(planned, stems, out)}"
+        f" once more (finished shards are not built again), or `sammed data merge {out} --build` "
+        f"to build them here"
     )
+
+
+def _homes(planned: Planned, stems: Sequence[str], out: Path) -> str:
+    """Which parts the shards belong to, if all parts were cut alike."""
+    counts = {
+        int(p.name.split("-")[3].split(".")[0]) for p in (out / ".partial").glob("part-*-of-*")
+    }
+    if len(counts) != 1:
+        return "every part"
+    count = counts.pop()
+    parts = shares(planned.shards, count)
+    wanted = [i for i, part in enumerate(parts) if {s.stem for s in part} & set(stems)]
+    return f"parts {', '.join(map(str, wanted))} of {count}"
 
 
 def merge_and_build(out: Path, how: How, root: Path | None = None) -> BuildResult:

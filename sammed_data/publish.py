@@ -16,6 +16,7 @@ from sammed_data.manifest import Record, make_card, make_manifest, read_manifest
 from sammed_data.plan import BuildOptions, DatasetPlan, ShardPlan
 from sammed_data.shards import content_hashes, footer_content, read_rows, write_rejections
 from sammed_data.staging import record_of, rejections_path, write_text
+from sammed_data.stores import is_remote
 from sammed_data.types import CorpusError
 
 # An id of a dataset has no hyphen.
@@ -151,7 +152,9 @@ def publish(batch: Batch, ready: Draft, extra: Mapping[str, str], staging: Path,
     write_text(out / "manifest.json", manifest)
     fail_point("after_manifest")
     _clean(batch, staging, out, stale)
-    open_index(Corpus(out))  # so that the first training need not make it
+    corpus = Corpus(out)
+    if not is_remote(out):
+        open_index(corpus)  # so that the first training need not make it
 
 
 def _move(staged: Path, final: Path) -> None:

@@ -69,8 +69,9 @@ class Ran:
             reasons = [f"{stem}: {reason}" for stem, reason in sorted(self.failed.items())]
             raise CorpusError(
                 f"{len(self.failed)} of {total} shards failed, {first_of(reasons)}; the others are "
-                f"kept: `sammed data status {out}` lists them, the same command with "
-                f"--retry-failed tries them again, one at a time"
+                f"kept: `sammed data status {out}` lists them, {out}/.partial/SHARD.failed.json "
+                f"has the traceback, the same command with --retry-failed tries them again, one at "
+                f"a time"
             )
         if self.left:
             raise CorpusError(
