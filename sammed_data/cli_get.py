@@ -114,6 +114,7 @@ def plan(
     evidence: str | None = _EVIDENCE,
     role: str | None = _ROLE,
     present: bool | None = _PRESENT,
+    ask: bool = typer.Option(False, "--ask", help="Ask the servers for sizes nobody wrote down."),
     as_json: bool = _JSON,
 ) -> None:
     """Say what sources cost: access, licence, what to sign, bytes, images, masks, core-hours.
@@ -123,7 +124,7 @@ def plan(
 
       sammed data plan --modality ultrasound
 
-      sammed data plan hc18 kvasir_seg --json
+      sammed data plan hc18 kvasir_seg --ask --json
     """
     from sammed_data.get.estimate import cost_of, totals
     from sammed_data.get.listing import list_entries
@@ -134,7 +135,8 @@ def plan(
     )  # fmt: skip
     filters = replace(filters, present=present, names=tuple(names or ()))
     rows = list_entries(source, data_root(root), filters)
-    costs = [cost_of(row.entry) for row in rows]
+    asked = {row.entry.id: _asked(row.entry) for row in rows} if ask else {}
+    costs = [cost_of(row.entry, asked.get(row.entry.id)) for row in rows]
     sums = totals(costs)
     if as_json:
         sources = [
@@ -145,6 +147,16 @@ def plan(
         typer.echo(json.dumps({"sources": sources, "total": whole}, indent=1))
         return
     print_plan(costs, sums)
+
+
+def _asked(entry: CatalogEntry) -> int | None:
+    from sammed_data.get.sizes import ask_size
+    from sammed_data.get.web import Web
+
+    size, why = ask_size(entry, Web(retries=1, timeout_s=10.0))
+    if size is None:
+        typer.echo(f"{entry.id}: size unknown: {why}", err=True)
+    return size
 
 
 def fetch(
@@ -287,4 +299,6 @@ def check(
 def _present(source: Path | None, base: Path) -> list[CatalogEntry]:
     from sammed_data.get.listing import Filters, list_entries
 
-    return [row.entry for row in list_entries(source, base, Filters(present=True))]
+    # What cannot even be looked at is a finding, too.
+    rows = list_entries(source, base, Filters())
+    return [row.entry for row in rows if row.place is not None or row.problem]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sammed_data.get.records import RemoteFile
-from sammed_data.get.web import BLOCK, Response, TryAgainError, Web, safe_url
+from sammed_data.get.web import BLOCK, Response, TryAgainError, Web, origin, safe_url
 from sammed_data.types import FetchError
 
 Progress = Callable[[str, int, int | None], None]
@@ -117,6 +117,9 @@ class _Part:
         self.part = path.with_name(path.name + ".part")
         self.note = path.with_name(path.name + ".part.json")
         self.total = file.bytes
+        # A token belongs to the host of the first address, never to a mirror elsewhere.
+        same = origin(url) == origin(file.urls[0])
+        self.token_env = file.download.token_env if same else None
 
     def size(self) -> int:
         return self.part.stat().st_size if self.part.exists() else 0
@@ -132,7 +135,7 @@ class _Part:
             headers["If-Range"] = validator
         try:
             response = self.web.open(self.url, headers=headers,
-                                     token_env=self.file.download.token_env)  # fmt: skip
+                                     token_env=self.token_env)  # fmt: skip
         except FetchError as err:
             if start and " 416 " in str(err):
                 self._drop()

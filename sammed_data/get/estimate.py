@@ -36,7 +36,7 @@ class Cost:
 
     Attributes:
         to_do: what must be signed or registered first; '' = nothing.
-        download_bytes: from the entry's ``downloads``.
+        download_bytes: from the entry's ``downloads``, or as the servers said.
         images, masks: expected counts of the entry (a 2D case is an image).
         corpus_bytes, core_hours: by the measured rates above.
     """
@@ -64,11 +64,12 @@ class Total:
     unknown: int
 
 
-def cost_of(entry: CatalogEntry) -> Cost:
-    """Estimate one entry."""
+def cost_of(entry: CatalogEntry, asked_bytes: int | None = None) -> Cost:
+    """Estimate one entry; ``asked_bytes``: what its servers said, where the entry is silent."""
     expected, downloads = entry.expected, downloads_of(entry)
     sizes = [d.bytes for d in downloads]
     size = sum(s for s in sizes if s is not None) if sizes and None not in sizes else None
+    size = asked_bytes if size is None else size
     cases = expected.cases
     images = expected.images if expected.images is not None or entry.dims == "3D" else cases
     rate, units = (

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -119,9 +121,10 @@ def fetch(
         if shared is not None:
             return shared
     job.check_target()
-    got = job.download_all(files)
-    job.unpack_all(files, got)
-    return job.finish(files)
+    with job.alone():
+        got = job.download_all(files)
+        job.unpack_all(files, got)
+        return job.finish(files)
 
 
 class _Job:
@@ -163,8 +166,20 @@ class _Job:
                 f"`sammed data check {self.entry.id}` them, or move them away"
             )
 
-    def download_all(self, files: list[RemoteFile]) -> list[Path]:
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Two runs must not write one ``.part`` file."""
         self.work.mkdir(parents=True, exist_ok=True)
+        with (self.work / "lock").open("w") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as err:
+                raise FetchError(
+                    f"another `fetch` of {self.entry.id} is writing {self.work}: wait for it"
+                ) from err
+            yield
+
+    def download_all(self, files: list[RemoteFile]) -> list[Path]:
         paths = [self._path(f) for f in files]
         if len(set(paths)) != len(paths):
             raise FetchError(

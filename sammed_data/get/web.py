@@ -119,6 +119,7 @@ class Web:
         request = urllib.request.Request(url, headers=asked)  # noqa: S310  scheme checked above
         token = self.token(token_env)
         if token:
+            _refuse_plain(url)
             request.add_unredirected_header("Authorization", f"Bearer {token}")
         try:
             found: Response = _opener().open(request, timeout=self.timeout_s)
@@ -149,6 +150,14 @@ class Web:
                     ) from err
                 pause = self.backoff_s * 2 ** (failures - 1)
                 self.sleep(min(max(pause, err.wait_s or 0.0), _LONGEST_WAIT_S))
+
+
+def _refuse_plain(url: str) -> None:
+    parts = urlsplit(url)
+    if parts.scheme == "http" and parts.hostname not in ("127.0.0.1", "::1", "localhost"):
+        raise FetchError(
+            f"{safe_url(url)}: a token would travel unencrypted: write the address with https://"
+        )
 
 
 def _refusal(err: urllib.error.HTTPError, url: str, token_env: str | None, sent: bool) -> Exception:

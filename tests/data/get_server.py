@@ -19,6 +19,7 @@ from sammed_data.get.web import Web
 class Served:
     """One path and its faults.
 
+    stall_at: byte after which nothing comes any more.
     drop_at: byte -> how often the connection is cut there (counted down).
     tags: ETag of each answer in turn, the last one again and again; None = no ETag.
     """
@@ -28,6 +29,7 @@ class Served:
     if_range: bool = True
     drop_at: int | None = None
     drops: int = 0
+    stall_at: int | None = None
     tags: list = field(default_factory=lambda: ['"one"'])
     status: list = field(default_factory=list)
     redirect: str | None = None
@@ -37,13 +39,20 @@ class Served:
     headers: dict = field(default_factory=dict)
 
 
+class _Quiet(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request, client_address):
+        pass  # clients that hang up are part of the tests
+
+
 class Server:
     def __init__(self):
         self.paths: dict[str, Served] = {}
+        self.over = threading.Event()
         self.requests: list[tuple[str, dict]] = []
         handler = type("Handler", (_Handler,), {"site": self})
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self.http.daemon_threads = True
+        self.http = _Quiet(("127.0.0.1", 0), handler)
         self.base = f"http://127.0.0.1:{self.http.server_port}"
         threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
 
@@ -74,6 +83,7 @@ class Server:
         return [headers for p, headers in self.requests if p == path]
 
     def close(self):
+        self.over.set()
         self.http.shutdown()
         self.http.server_close()
 
@@ -138,12 +148,18 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.shutdown(socket.SHUT_RDWR)
             self.close_connection = True
             return None
+        if found.stall_at is not None:
+            self.wfile.write(found.data[start : found.stall_at])
+            self.wfile.flush()
+            self.site.over.wait(20)
+            return None
         self.wfile.write(found.data[start:stop])
         return None
 
 
 @pytest.fixture
-def bad_server():
+def bad_server(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     server = Server()
     yield server
     server.close()

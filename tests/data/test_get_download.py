@@ -140,6 +140,12 @@ def test_a_token_comes_from_the_environment_and_stays_with_its_host(bad_server, 
         assert download(remote(url, token_env="MY_TOKEN"), tmp_path / "a.bin", web)
 
         away = other.put("/stored.bin", DATA)
+        mirrored = remote(bad_server.base + "/no.bin", away, token_env="MY_TOKEN")
+        download(mirrored, tmp_path / "m.bin", web)
+        assert "Authorization" not in other.asked("/stored.bin")[-1]
+        with pytest.raises(FetchError, match="unencrypted"):
+            web.open("http://example.org/a.zip", token_env="MY_TOKEN")
+
         here = bad_server.put("/hop.bin", redirect="/a.bin")
         gone = bad_server.put("/away.bin", redirect=away)
         download(remote(here, token_env="MY_TOKEN"), tmp_path / "b.bin", web)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 import zipfile
 
 import pytest
@@ -16,6 +22,7 @@ from sammed_data.get.listing import Filters, list_entries
 from sammed_data.get.lock import LOCK_NAME, read_lock
 from sammed_data.get.probe import probe
 from sammed_data.get.remote_zip import list_remote_zip
+from sammed_data.get.sizes import ask_size
 from sammed_data.get.unpack import Limits
 from sammed_data.types import FetchError, UsageError
 from tests.data import build_fakes as fakes
@@ -339,3 +346,50 @@ def test_the_bundled_list_is_long_and_light(tmp_path):
         run = fakes.run_cli("data", "list", cwd=tmp_path, COLUMNS=width)
         assert max(map(len, run.stdout.splitlines())) <= int(width)
         assert f"{len(document)} datasets" in run.stdout
+
+
+def test_two_runs_do_not_write_one_file(bad_server, tmp_path):  # noqa: F811
+    url = bad_server.put("/set.zip", zipped(dataset(tmp_path)))
+    work = tmp_path / "data/.fetch/fake_mr"
+    work.mkdir(parents=True)
+    with (work / "lock").open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        with pytest.raises(FetchError, match="another `fetch`"):
+            fetch(entry_with({"url": url}), tmp_path / "data", patient_web())
+    assert fetch(entry_with({"url": url}), tmp_path / "data", patient_web()).place
+
+
+def test_servers_are_asked_for_sizes(bad_server, tmp_path):  # noqa: F811
+    page = bad_server.put_record(3, {"a.zip": b"x" * 30})
+    direct = bad_server.put("/b.zip", b"y" * 12)
+    whole = bad_server.put("/c.zip", b"z" * 5, ranges=False)
+    entry = entry_with({"url": page}, {"url": direct}, {"url": whole})
+    assert ask_size(entry, patient_web()) == (47, "")
+    gone = entry_with({"url": bad_server.base + "/gone.zip"})
+    assert ask_size(gone, patient_web())[0] is None
+    assert cost_of(entry, 47).download_bytes == 47
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_fetch_goes_on(bad_server, tmp_path, signal_number):  # noqa: F811
+    data = zipped(dataset(tmp_path) | {"big.bin": bytes(9 << 20)})
+    url = bad_server.put("/set.zip", data, stall_at=6 << 20)
+    fakes.write_catalog(tmp_path / "cat", fakes.entry_dict(downloads=[{"url": url}]))
+    command = [sys.executable, "-m", "sammed", "data", "fetch", "fake_mr",
+               "--source", tmp_path / "cat", "--root", tmp_path / "data"]  # fmt: skip
+    env = os.environ | {"PYTHONPATH": str(fakes.REPO)}
+    run = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    part = tmp_path / "data/.fetch/fake_mr/files/set.zip.part"
+    deadline = time.monotonic() + 20
+    while not (part.exists() and part.stat().st_size >= 4 << 20) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    run.send_signal(signal_number)
+    _, said = run.communicate(timeout=20)
+    assert run.returncode == (130 if signal_number == signal.SIGINT else -signal.SIGKILL), said
+    assert not (tmp_path / "data/fake_mr").exists()
+    bad_server.paths["/set.zip"].stall_at = None
+    again = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    start = int(bad_server.asked("/set.zip")[-1]["Range"].removeprefix("bytes=").rstrip("-"))
+    assert start >= 4 << 20
+    assert (tmp_path / "data/fake_mr/big.bin").stat().st_size == 9 << 20
