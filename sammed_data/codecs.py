@@ -6,13 +6,16 @@ equal whichever writer made them, file bytes are not, so a corpus' identity hash
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sammed_data.stages import stage
 from sammed_data.types import ReadError
 
 _deflate: Any
@@ -23,21 +26,36 @@ try:
 except ImportError:  # the wheel does not exist for every platform
     _deflate = zlib
 _LEVEL = 1
+#: Only the standard library codes: same pixels, several times the time.
+PLAIN = os.environ.get("SAMMED_CODECS") == "plain"
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GREY, _RGB = 0, 2
+
+
+def libdeflate() -> ModuleType | None:
+    """The module that decodes whole gzip files; None where it is missing or not wanted."""
+    try:
+        import imagecodecs
+    except ImportError:  # no wheel for every machine
+        return None
+    return None if PLAIN else imagecodecs
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
+_END = _chunk(b"IEND", b"")
+
+
 def _png(height: int, width: int, depth: int, colour: int, rows: NDArray[np.uint8]) -> bytes:
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
-    body = _deflate.compress(rows.tobytes(), _LEVEL)
-    return _SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", body) + _chunk(b"IEND", b"")
+    body = (zlib if PLAIN else _deflate).compress(rows.data, _LEVEL)
+    return b"".join((_SIGNATURE, _chunk(b"IHDR", header), _chunk(b"IDAT", body), _END))
 
 
+@stage("encode images")
 def encode_image(image: NDArray[Any]) -> bytes:
     """PNG of (H, W) uint8, (H, W) uint16 or (H, W, 3) uint8 RGB."""
     height, width = image.shape[:2]
@@ -51,12 +69,33 @@ def encode_image(image: NDArray[Any]) -> bytes:
     return _png(height, width, depth, _RGB if image.ndim == 3 else _GREY, rows)
 
 
+@stage("encode masks")
 def encode_mask(mask_HW: NDArray[np.bool_]) -> bytes:
     """1-bit grey PNG, foreground white."""
-    height, width = mask_HW.shape
-    packed = np.packbits(mask_HW, axis=1)
-    rows = np.zeros((height, packed.shape[1] + 1), np.uint8)
-    rows[:, 1:] = packed
+    return _one_bit(np.packbits(mask_HW, axis=1), 0, 0, mask_HW.shape)
+
+
+@stage("encode masks")
+def pack_part(inside: NDArray[Any], box_xyxy: tuple[int, int, int, int]) -> NDArray[np.uint8]:
+    """The pixels of a box as the bits they are in the rows of the whole mask."""
+    spare = box_xyxy[0] % 8
+    bits = np.zeros((inside.shape[0], spare + inside.shape[1]), np.uint8)
+    bits[:, spare:] = inside
+    return np.packbits(bits, axis=1)
+
+
+@stage("encode masks")
+def encode_part(
+    packed: NDArray[np.uint8], box_xyxy: tuple[int, int, int, int], shape_hw: tuple[int, int]
+) -> bytes:
+    """`encode_mask` of a mask given by the bits of its box: the rest is never touched."""
+    return _one_bit(packed, box_xyxy[0] // 8, box_xyxy[1], shape_hw)
+
+
+def _one_bit(packed: NDArray[np.uint8], left: int, top: int, shape: tuple[int, ...]) -> bytes:
+    height, width = shape
+    rows = np.zeros((height, (width + 7) // 8 + 1), np.uint8)  # each led by filter 0
+    rows[top : top + len(packed), left + 1 : left + 1 + packed.shape[1]] = packed
     return _png(height, width, 1, _GREY, rows)
 
 

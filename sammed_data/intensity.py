@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sammed_data.slices import in_memory_order
+from sammed_data.stages import stage
 from sammed_data.types import UsageError, nearest
 
 SOFT_TISSUE = (-160.0, 240.0)
 LUNG = (-1350.0, 150.0)
 BONE = (-450.0, 1050.0)
 _U16_MAX = 65535
+# Elements counted at once: few enough for the cache and for float counts that stay exact.
+_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +46,7 @@ class Intensity:
         high = float(values.max()) if self.high is None else self.high
         return low, high
 
+    @stage("window")
     def to_uint8(self, values: NDArray[Any]) -> NDArray[np.uint8]:
         """Map (H, W) values to uint8, clipped and rounded; colour passes unchanged."""
         if values.ndim == 3 and values.dtype == np.uint8:
@@ -48,11 +54,10 @@ class Intensity:
         low, high = self.bounds(values)
         if values.dtype == np.uint8 and (low, high) == (0.0, 255.0):
             return np.asarray(values)
-        scaled = values.astype(np.float32)
-        scaled -= np.float32(low)
-        scaled *= np.float32(255.0 / max(high - low, 1e-12))
-        np.clip(scaled, 0.0, 255.0, out=scaled)
-        return np.asarray(np.rint(scaled).astype(np.uint8))
+        deep = values.dtype in (np.int16, np.uint16) and values.size > _U16_MAX
+        if deep and None not in (self.low, self.high):
+            return _look_up(_table(low, high, values.dtype.str), values.view(np.uint16))
+        return _scaled(values, low, high)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +67,11 @@ class Depth16:
     slope: float
     intercept: float
 
+    @stage("window")
     def store(self, values: NDArray[Any]) -> NDArray[np.uint16]:
         """(H, W) values to uint16."""
+        if self.slope == 1 and values.dtype in (np.int16, np.uint16):  # exact modulo 2^16
+            return np.asarray(values.view(np.uint16) - np.uint16(int(self.intercept) & _U16_MAX))
         scaled = (values.astype(np.float64) - self.intercept) / self.slope
         return np.asarray(np.clip(np.rint(scaled), 0, _U16_MAX).astype(np.uint16))
 
@@ -72,26 +80,84 @@ class Depth16:
         return np.asarray(stored * np.float32(self.slope) + np.float32(self.intercept))
 
 
+def _scaled(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
+    scaled = values.astype(np.float32)
+    scaled -= np.float32(low)
+    scaled *= np.float32(255.0 / max(high - low, 1e-12))
+    np.clip(scaled, 0.0, 255.0, out=scaled)
+    return np.asarray(np.rint(scaled).astype(np.uint8))
+
+
+@lru_cache(maxsize=8)
+def _table(low: float, high: float, dtype: str) -> NDArray[np.uint8]:
+    """What each 16-bit pattern becomes: the same numbers as `_scaled`, for a tenth of the time."""
+    return _scaled(np.arange(_U16_MAX + 1, dtype=np.uint16).view(dtype), low, high)
+
+
+def _look_up(table: NDArray[np.uint8], codes: NDArray[np.uint16]) -> NDArray[np.uint8]:
+    import cv2
+
+    if codes.ndim == 2 and int(cv2.__version__.split(".")[0]) >= 5:  # older ones know 8 bits only
+        return np.asarray(cv2.LUT(codes, table[None]))
+    return np.asarray(table[codes])
+
+
+@stage("statistics")
 def statistics(array: NDArray[Any]) -> Statistics:
     """Extremes and the 0.5 and 99.5 percentiles (nearest rank) of a volume of any shape."""
-    flat = array.reshape(-1)
+    flat = in_memory_order(array).reshape(-1)
     ranks = [round(0.005 * (flat.size - 1)), round(0.995 * (flat.size - 1))]
-    low, high = flat.min(), flat.max()
-    if np.issubdtype(flat.dtype, np.integer) and int(high) - int(low) <= _U16_MAX:
-        shifted = flat.astype(np.int64) - int(low)
-        running = np.cumsum(np.bincount(shifted))
-        picks = np.searchsorted(running, ranks, side="right") + int(low)
-    else:
+    counted = counts(flat)
+    if counted is None:
+        low, high = flat.min(), flat.max()
         picks = np.partition(flat, ranks)[ranks]
+    else:
+        first, found = counted
+        low, high = np.flatnonzero(found)[[0, -1]] + first
+        picks = np.searchsorted(np.cumsum(found), ranks, side="right") + first
     return Statistics(
         minimum=float(low), maximum=float(high), p0_5=float(picks[0]), p99_5=float(picks[1])
     )
 
 
+def counts(flat: NDArray[Any]) -> tuple[int, NDArray[np.int64]] | None:
+    """A value, and how often it and each one above it stands in an integer array.
+
+    None where values are no integers, or span more than 65,535.
+    """
+    if flat.dtype.kind not in "ui":
+        return None
+    if flat.dtype.itemsize == 1:
+        return int(np.iinfo(flat.dtype).min), _rolled(_histogram(flat.view(np.uint8), 256), flat)
+    if flat.dtype.itemsize == 2:
+        found = _histogram(flat.view(np.uint16), _U16_MAX + 1)
+        return int(np.iinfo(flat.dtype).min), _rolled(found, flat)
+    low, high = int(flat.min()), int(flat.max())
+    if high - low > _U16_MAX:
+        return None
+    return low, _histogram((flat - flat.dtype.type(low)).astype(np.uint16), high - low + 1)
+
+
+def _histogram(codes: NDArray[Any], bins: int) -> NDArray[np.int64]:
+    import cv2
+
+    found = np.zeros(bins, np.int64)
+    for start in range(0, codes.size, _BLOCK):
+        block = codes[None, start : start + _BLOCK]
+        found += cv2.calcHist([block], [0], None, [bins], [0, bins]).ravel().astype(np.int64)
+    return found
+
+
+def _rolled(found: NDArray[np.int64], flat: NDArray[Any]) -> NDArray[np.int64]:
+    """Counts of bit patterns, brought into the order of the signed values they are."""
+    return np.roll(found, len(found) // 2) if flat.dtype.kind == "i" else found
+
+
 def depth16(array: NDArray[Any], stats: Statistics) -> Depth16:
     """The 16-bit map of a volume: exact for integers that span at most 65,535."""
     span = stats.maximum - stats.minimum
-    if span <= _U16_MAX and bool((array == np.rint(array)).all()):
+    whole = array.dtype.kind in "uib" or all(bool((p == np.rint(p)).all()) for p in array)
+    if span <= _U16_MAX and whole:
         return Depth16(slope=1.0, intercept=stats.minimum)
     return Depth16(slope=max(span, 1e-12) / _U16_MAX, intercept=stats.minimum)
 

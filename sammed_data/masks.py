@@ -9,9 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sammed_data.stages import stage
 from sammed_data.types import LabelLayer
 
 SPLIT_KINDS = ("organ", "lesion", "bone")
+# As many classes as a 16-bit word has bits.
+_FEW = 16
+
+# (x, y, width, height), as OpenCV has it; a box with its pixels (not 0) and components.
+_Box = tuple[int, int, int, int]
+_Piece = tuple[_Box, NDArray[np.uint8], int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +29,8 @@ class Part:
         raw: raw label of the entry, or the union's name.
         box_xyxy: half-open.
         shape_hw: size of the slice.
-        inside: bool, the pixels of the box; a tile of nuclei has no room for whole planes.
+        inside: the pixels of the box, not 0 where they belong to it; a tile of nuclei has no room
+            for whole planes.
     """
 
     raw: str
@@ -34,14 +42,14 @@ class Part:
     box_xyxy: tuple[int, int, int, int]
     touches_border: bool
     shape_hw: tuple[int, int]
-    inside: NDArray[np.bool_]
+    inside: NDArray[np.uint8]
 
     @property
     def mask_HW(self) -> NDArray[np.bool_]:
         """The mask at slice size, bool."""
         x0, y0, x1, y1 = self.box_xyxy
         mask = np.zeros(self.shape_hw, bool)
-        mask[y0:y1, x0:x1] = self.inside
+        mask[y0:y1, x0:x1] = self.inside != 0
         return mask
 
 
@@ -73,6 +81,7 @@ class PlaneMasks:
         return len(self.parts) + sum(self.small.values())
 
 
+@stage("components")
 def plane_masks(
     planes: Sequence[NDArray[Any]], layers: Sequence[LabelLayer], plan: Plan
 ) -> PlaneMasks:
@@ -86,54 +95,94 @@ def plane_masks(
     parts: list[Part] = []
     small: dict[str, int] = {}
     for number, (plane, layer) in enumerate(zip(planes, layers, strict=True)):
-        for value, window in _values(plane):
+        for value, (x, y, _, _), region in _regions(plane, layer.names):
             raw, instance = layer.names[value], layer.instances.get(value, 0)
-            region = plane[window] == value
-            split = plan.split[raw] and not layer.instances
-            found = _components(region, split)
-            _collect(found, parts, small, plan, plane.shape, window, raw, instance, layer, number)
+            found = _components(region, plan.split[raw] and not layer.instances)
+            _collect(found, parts, small, plan, plane.shape, (x, y), raw, instance, layer, number)
     for name, members in plan.unions.items():
         for annotator in sorted({layer.annotator for layer in layers}):
             mask, number = _union(planes, layers, members, annotator)
             if mask is None:
                 continue
+            (x, y, _, _), region = _tight(mask)
+            found = _components(region, plan.split[name])
             layer = layers[number]
-            window = _window(mask)
-            found = _components(mask[window], plan.split[name])
-            _collect(found, parts, small, plan, mask.shape, window, name, 0, layer, number)
+            _collect(found, parts, small, plan, mask.shape, (x, y), name, 0, layer, number)
     return PlaneMasks(parts=tuple(parts), small=small)
 
 
-def _values(plane: NDArray[Any]) -> Iterator[tuple[int, tuple[slice, slice]]]:
-    """Values present besides 0, ascending, each with the window that holds its pixels."""
-    if not plane.any():
+def _regions(
+    plane: NDArray[Any], names: Mapping[int, str]
+) -> Iterator[tuple[int, _Box, NDArray[np.uint8]]]:
+    """Values present besides 0, ascending, each with its box and its pixels there (not 0)."""
+    byte = plane.dtype == np.uint8
+    (left, top, width, height), _ = _tight(plane if byte else (plane != 0).view(np.uint8))
+    if not width:
         return
-    whole = _window(plane != 0)
-    cropped = plane[whole]
-    for value in np.unique(cropped):
-        if value == 0:
-            continue
-        inner = _window(cropped == value)
-        yield int(value), (_shift(inner[0], whole[0]), _shift(inner[1], whole[1]))
+    cropped = plane[top : top + height, left : left + width]
+    if byte and len(names) <= _FEW:
+        found = _boxes_of_few(cropped, sorted(names))
+    else:
+        found = _boxes_of_many(cropped)
+    for value, (x, y, w, h) in found:
+        region = cropped[y : y + h, x : x + w] == value
+        yield value, (left + x, top + y, w, h), region.view(np.uint8)
 
 
-def _shift(inner: slice, outer: slice) -> slice:
-    return slice(inner.start + outer.start, inner.stop + outer.start)
-
-
-def _window(mask: NDArray[np.bool_]) -> tuple[slice, slice]:
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
-
-
-def _components(region: NDArray[np.bool_], split: bool) -> list[tuple[NDArray[np.bool_], int]]:
-    """Cropped masks with their number of 8-connected components."""
+def _boxes_of_few(cropped: NDArray[np.uint8], values: Sequence[int]) -> Iterator[tuple[int, _Box]]:
+    """One bit a value, joined along rows and columns: a quarter of the time of a pass for each."""
     import cv2
 
-    count, labelled = cv2.connectedComponents(region.astype(np.uint8), connectivity=8)
+    bits = (1 << np.arange(len(values))).astype(np.uint16)
+    table = np.zeros(256, np.uint16)
+    table[values] = bits
+    coded = cv2.LUT(cropped, table)
+    rows = np.bitwise_or.reduce(coded, axis=1) & bits[:, None] != 0
+    columns = np.bitwise_or.reduce(coded, axis=0) & bits[:, None] != 0
+    (y0, y1), (x0, x1) = _ends(rows), _ends(columns)
+    for number in np.flatnonzero(rows.any(axis=1)).tolist():
+        x, y = x0[number], y0[number]
+        yield values[number], (x, y, x1[number] - x, y1[number] - y)
+
+
+def _ends(hit_VN: NDArray[np.bool_]) -> tuple[list[int], list[int]]:
+    """First hit and one past the last, of every row."""
+    last = hit_VN.shape[1] - hit_VN[:, ::-1].argmax(axis=1)
+    return hit_VN.argmax(axis=1).tolist(), last.tolist()
+
+
+def _boxes_of_many(cropped: NDArray[Any]) -> Iterator[tuple[int, _Box]]:
+    """One pass for the boxes of all values."""
+    from scipy.ndimage import find_objects
+
+    values, dense = np.arange(1, 256), cropped
+    if cropped.dtype != np.uint8:
+        values, dense = np.unique(cropped, return_inverse=True)
+        dense = dense.reshape(cropped.shape) + 1
+    for value, place in zip(values.tolist(), find_objects(dense), strict=False):
+        if value and place is not None:
+            y, x = place
+            yield value, (x.start, y.start, x.stop - x.start, y.stop - y.start)
+
+
+def _tight(mask_HW: NDArray[Any]) -> tuple[_Box, NDArray[Any]]:
+    """(x, y, width, height) of what is not 0, and those pixels; width 0 where all is 0."""
+    import cv2
+
+    x, y, w, h = cv2.boundingRect(mask_HW)
+    return (x, y, w, h), mask_HW[y : y + h, x : x + w]
+
+
+def _components(region: NDArray[np.uint8], split: bool) -> list[_Piece]:
+    """Pieces with their number of 8-connected components."""
+    import cv2
+
+    height, width = region.shape
+    whole = (0, 0, width, height)
+    count, numbers = cv2.connectedComponents(region, connectivity=8)
     if not split or count == 2:
-        return [(region, count - 1)]
-    return [(labelled == i, 1) for i in range(1, count)]
+        return [(whole, region, count - 1)]
+    return [(*_tight(cv2.inRange(numbers, i, i)), 1) for i in range(1, count)]
 
 
 def _union(
@@ -141,8 +190,8 @@ def _union(
     layers: Sequence[LabelLayer],
     members: Sequence[str],
     annotator: int,
-) -> tuple[NDArray[np.bool_] | None, int]:
-    joined = np.zeros(planes[0].shape, bool)
+) -> tuple[NDArray[np.uint8] | None, int]:
+    joined = np.zeros(planes[0].shape, np.uint8)
     first = -1
     for number, (plane, layer) in enumerate(zip(planes, layers, strict=True)):
         if layer.annotator != annotator:
@@ -156,25 +205,26 @@ def _union(
 
 
 def _collect(
-    found: list[tuple[NDArray[np.bool_], int]],
+    found: list[_Piece],
     parts: list[Part],
     small: dict[str, int],
     plan: Plan,
     shape: tuple[int, ...],
-    window: tuple[slice, slice],
+    corner_xy: tuple[int, int],
     raw: str,
     instance: int,
     layer: LabelLayer,
     number: int,
 ) -> None:
-    for cropped, count in found:
-        area = int(cropped.sum())
+    import cv2
+
+    for (x, y, width, height), inside, count in found:
+        area = cv2.countNonZero(inside)
         if area < plan.min_part_px:
             small[raw] = small.get(raw, 0) + 1
             continue
-        rows, columns = _window(cropped)
-        y0, y1 = rows.start + window[0].start, rows.stop + window[0].start
-        x0, x1 = columns.start + window[1].start, columns.stop + window[1].start
+        x0, y0 = x + corner_xy[0], y + corner_xy[1]
+        x1, y1 = x0 + width, y0 + height
         parts.append(
             Part(
                 raw=raw,
@@ -186,6 +236,6 @@ def _collect(
                 box_xyxy=(x0, y0, x1, y1),
                 touches_border=y0 == 0 or x0 == 0 or y1 == shape[0] or x1 == shape[1],
                 shape_hw=(shape[0], shape[1]),
-                inside=cropped[rows, columns],
+                inside=inside,
             )
         )

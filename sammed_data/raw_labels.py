@@ -12,8 +12,11 @@ from numpy.typing import NDArray
 
 from sammed_data.catalog import CatalogEntry
 from sammed_data.geometry import grid_words, same_grid
+from sammed_data.intensity import counts
 from sammed_data.readers.picture_stack import is_picture_stack, on_series, read_picture_stack
 from sammed_data.readers.registry import read_label_map
+from sammed_data.slices import in_memory_order
+from sammed_data.stages import stage
 from sammed_data.types import (
     Case,
     CatalogError,
@@ -24,22 +27,20 @@ from sammed_data.types import (
     nearest,
 )
 
-_TABLE = 1 << 16
 _RANGE = re.compile(r"(-?\d+)-(-?\d+)")
 
 
+@stage("label values")
 def values_in(array_ZYX: NDArray[Any]) -> list[int]:
     """Sorted distinct values of an integer map.
 
-    A table of seen values, slice by slice, is far faster than sorting a whole CT label map.
+    Counting is far faster than sorting a whole CT label map.
     """
-    low, high = int(array_ZYX.min()), int(array_ZYX.max())
-    if high - low >= _TABLE:
-        return [int(v) for v in np.unique(array_ZYX)]
-    seen = np.zeros(high - low + 1, dtype=bool)
-    for plane in array_ZYX:
-        seen[plane.astype(np.int64) - low] = True
-    return [int(v) + low for v in np.flatnonzero(seen)]
+    flat = in_memory_order(array_ZYX).reshape(-1)
+    counted = counts(flat)
+    if counted is None:
+        return [int(v) for v in np.unique(flat)]
+    return [int(v) + counted[0] for v in np.flatnonzero(counted[1])]
 
 
 def foreground(

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from sammed_data import intensity
-from sammed_data.codecs import encode_image, encode_mask, encode_part
+from sammed_data.codecs import encode_image, encode_mask, encode_part, pack_part
 from sammed_data.corpus import SCHEMA_VERSION
 from sammed_data.masks import Part
 from sammed_data.plan import BuildOptions, DatasetPlan, Meaning, ShardPlan
@@ -96,11 +96,12 @@ class RowMaker:
             ignore = cut(labels.ignore_ZYX, where.axis, where.index, options.orientation)
         name = f"{self._shared['dataset']}--{self._case_id}--{where.axis}--{where.index:04d}"
         spacing = where.spacing_yx_mm or (None, None)
+        packed = [pack_part(part.inside, part.box_xyxy) for part in parts]
         row = self._shared | {
             "sample_id": name,
             "image": {"bytes": encode_image(image), "path": None},
             "image_u16": None if deep is None else {"bytes": encode_image(deep), "path": None},
-            "masks": [self._mask(part) for part in parts],
+            "masks": [self._mask(part, bits) for part, bits in zip(parts, packed, strict=True)],
             "ignore": None if ignore is None else {"bytes": encode_mask(ignore), "path": None},
             "axis": where.axis,
             "orientation": "native" if where.axis == "native" else options.orientation,
@@ -118,8 +119,9 @@ class RowMaker:
             drawn = {part.raw: self._task.dataset.meanings[part.raw] for part in parts}
             row["annotated_structures"] = self._annotated(drawn)
         pixels: list[NDArray[Any]] = [image, *([] if deep is None else [deep])]
-        planes = itertools.chain((p.inside for p in parts), [] if ignore is None else [ignore])
-        row["content_sha256"] = row_digest(row, pixels, planes)
+        if ignore is not None:
+            packed.append(np.packbits(ignore, axis=1))
+        row["content_sha256"] = row_digest(row, pixels, packed)
         return row
 
     def _annotated(self, meanings: Mapping[str, Meaning]) -> list[str]:
@@ -140,7 +142,7 @@ class RowMaker:
             "u16_intercept": self._depth.intercept if self._depth else None,
         }
 
-    def _mask(self, part: Part) -> dict[str, Any]:
+    def _mask(self, part: Part, packed: NDArray[np.uint8]) -> dict[str, Any]:
         labels = self._task.dataset.entry.labels
         return self._meanings[part.raw] | {
             "label": labels.get(part.raw, part.raw),
@@ -153,7 +155,7 @@ class RowMaker:
             "box_xyxy": list(part.box_xyxy),
             "touches_border": part.touches_border,
             "mask": {
-                "bytes": encode_part(part.inside, part.box_xyxy, part.shape_hw),
+                "bytes": encode_part(packed, part.box_xyxy, part.shape_hw),
                 "path": None,
             },
         }

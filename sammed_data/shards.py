@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from sammed_data.audit.fingerprints import CaseMark
 from sammed_data.corpus import CONTENT_KEY, GROUP_BYTES, ROWS_PER_GROUP, SCHEMA
-from sammed_data.stores import parquet_source
 from sammed_data.stages import stage
+from sammed_data.stores import parquet_source
 from sammed_data.types import CorpusError, Rejection
 
 # In a shard's footer: fingerprints of its cases, so that they travel with the rows.
@@ -69,14 +69,14 @@ def _leaf_columns() -> list[str]:
 
 @stage("content digest")
 def row_digest(
-    row: dict[str, Any], pixels: Iterable[NDArray[Any]], masks: Iterable[NDArray[Any]]
+    row: dict[str, Any], pixels: Iterable[NDArray[Any]], packed: Iterable[NDArray[np.uint8]]
 ) -> str:
     """SHA-256 over metadata, decoded pixels and masks; independent of how PNG bytes were made.
 
     Args:
         row: its boxes say where the masks lie.
         pixels: (H, W) or (H, W, 3) images.
-        masks: the pixels of each mask's box, not 0 inside, then the plane to ignore, if any.
+        packed: each mask by `codecs.pack_part`, then the plane to ignore as bits, if any.
     """
     meta = {k: v for k, v in row.items() if k not in (*_PIXEL_COLUMNS, "content_sha256")}
     meta["masks"] = [{k: v for k, v in m.items() if k != "mask"} for m in row["masks"]]
@@ -88,8 +88,8 @@ def row_digest(
     for array in pixels:
         found.update(f"{array.shape}{array.dtype.str}".encode())
         found.update(np.ascontiguousarray(array).data)
-    for mask in masks:
-        found.update(np.packbits(mask, axis=1).data)
+    for bits in packed:
+        found.update(bits.data)
     return found.hexdigest()
 
 
@@ -100,7 +100,11 @@ class ShardWriter:
         compression = {c: "NONE" if c in _PACKED else "ZSTD" for c in _leaf_columns()}
         dictionary = [c for c in compression if c not in _PACKED]
         self._writer = pq.ParquetWriter(
-            path, schema_with_features(), compression=compression, use_dictionary=dictionary
+            path,
+            schema_with_features(),
+            compression=compression,
+            use_dictionary=dictionary,
+            write_statistics=dictionary,  # the least and the greatest picture help nobody
         )
         self._rows: list[dict[str, Any]] = []
         self._bytes = 0
@@ -151,7 +155,7 @@ class ShardWriter:
 
 def write_rejections(path: Path, rejections: Sequence[Rejection]) -> None:
     """One Parquet file of rejections."""
-    table = pa.Table.from_pylist([asdict(r) for r in rejections], schema=REJECTION_SCHEMA)
+    table = pa.Table.from_pylist([vars(r) for r in rejections], schema=REJECTION_SCHEMA)
     with path.open("wb") as stream:
         pq.write_table(table, stream, compression="zstd")
 

@@ -19,11 +19,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sammed_data.stages import stage
+
 THUMB_PX = 64
 WORDS = 4
 _TERMS = 16
 _VOLUME_GRID, _VOLUME_TERMS = (16, 32, 32), (4, 8, 8)
-_HASHED_SLICES = 64
+_HASHED_SLICES = 16
 _CHUNK = 512
 CROP = 0.06
 
@@ -120,7 +122,7 @@ class CaseMark:
         case_id: as it stands in the rows (keyed where the source is restricted).
         patient_id: likewise.
         shape_zyx: of the canonical volume.
-        voxels_sha256: over the real values of at most 64 evenly spread slices: equal volumes have
+        voxels_sha256: over the real values of at most 16 evenly spread slices: equal volumes have
             equal digests, whatever format they came in (8-bit arrays among themselves).
         signature: 64 hex digits; '' where Z = 1: a picture's signature is taken from its row.
     """
@@ -136,6 +138,7 @@ class CaseMark:
         return np.frombuffer(bytes.fromhex(self.signature), np.uint64)
 
 
+@stage("fingerprint")
 def mark_case(array: NDArray[Any], case_id: str, patient_id: str) -> CaseMark:
     """Fingerprint of a volume (Z, Y, X) or (Z, Y, X, 3); costs a few slices' reading."""
     depth, height, width = array.shape[:3]

@@ -11,7 +11,9 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sammed_data import codecs
 from sammed_data.geometry import canonicalize, lps_geometry
+from sammed_data.readers import inflate
 from sammed_data.readers.limits import check_size, first_bytes
 from sammed_data.types import Geometry, ReadError, Volume
 
@@ -35,9 +37,7 @@ def read_labels(path: Path, *, channel: int | None = None) -> tuple[NDArray[Any]
 
 
 def _load(path: Path, channel: int | None) -> tuple[NDArray[Any], Geometry, int, tuple[str, ...]]:
-    magic = first_bytes(path, 2)
-    with _open(path, gzipped=magic == b"\x1f\x8b") as stream:
-        header, body = _read_stream(path, stream)
+    header, body = _read(path, gzipped=first_bytes(path, 2) == b"\x1f\x8b")
     dtype = header.get_data_dtype()
     shape = tuple(int(n) for n in header.get_data_shape())
     array = np.frombuffer(body, dtype=dtype).reshape(shape[::-1])
@@ -58,7 +58,7 @@ def _open(path: Path, *, gzipped: bool) -> IO[bytes] | gzip.GzipFile:
         from isal import igzip
     except ImportError:  # isal has no wheel for every machine
         return gzip.GzipFile(path, "rb")
-    return igzip.IGzipFile(str(path), "rb")
+    return gzip.GzipFile(path, "rb") if codecs.PLAIN else igzip.IGzipFile(str(path), "rb")
 
 
 def _damage() -> tuple[type[Exception], ...]:
@@ -71,29 +71,18 @@ def _damage() -> tuple[type[Exception], ...]:
     return EOFError, OSError, zlib.error, isal_error
 
 
-def _read_stream(path: Path, stream: IO[bytes] | gzip.GzipFile) -> tuple[Any, memoryview]:
-    """Return the header and exactly the declared voxel bytes."""
-    from importlib import import_module
-
+def _read(path: Path, *, gzipped: bool) -> tuple[Any, Any]:
+    """Return the header and a buffer of exactly the declared voxel bytes."""
     from nibabel.spatialimages import HeaderDataError
     from nibabel.wrapstruct import WrapStructError
 
     try:
-        head = stream.read(540)
-        little, big = (int.from_bytes(head[:4], order) for order in ("little", "big"))
-        size = next((n for n in (little, big) if n in _HEADER_BYTES), None)
-        if size is None or len(head) < size:
-            raise ReadError(
-                f"{path}: expected a NIfTI header of 348 or 540 bytes, found {len(head)} bytes "
-                "that are none; check that the file is NIfTI and complete"
-            )
-        kind = import_module(_HEADER_BYTES[size])
-        cls = kind.Nifti1Header if size == 348 else kind.Nifti2Header
-        header = cls.from_fileobj(io.BytesIO(head[:size]), check=False)
-        dtype, offset = header.get_data_dtype(), max(int(header["vox_offset"]), size)
-        n_bytes = check_size(path, tuple(header.get_data_shape()), dtype.itemsize)
-        data = head + stream.read(max(0, offset + n_bytes - len(head)))
-        stream.read(1)  # reaches the trailer of a gzip member, so that its checksum is compared
+        with _open(path, gzipped=gzipped) as stream:
+            header, offset, n_bytes = _header(path, stream.read(540))
+            whole = inflate.one_member(path, offset + n_bytes) if gzipped else None
+            if whole is not None:
+                return header, whole[offset : offset + n_bytes]
+            body = _rest(path, stream, offset, n_bytes, gzipped=gzipped)
     except _damage() as err:
         raise ReadError(
             f"{path}: expected a whole gzip stream, found a truncated or damaged one ({err}); "
@@ -103,12 +92,43 @@ def _read_stream(path: Path, stream: IO[bytes] | gzip.GzipFile) -> tuple[Any, me
         raise ReadError(
             f"{path}: expected a NIfTI header, found a damaged one ({err}); fetch the file again"
         ) from err
-    if len(data) < offset + n_bytes:
+    if len(body) < n_bytes:
         raise ReadError(
             f"{path}: expected {n_bytes:,} bytes of voxels after the header, found "
-            f"{max(0, len(data) - offset):,}; the file is truncated, fetch it again"
+            f"{len(body):,}; the file is truncated, fetch it again"
         )
-    return header, memoryview(data)[offset : offset + n_bytes]
+    return header, body
+
+
+def _header(path: Path, head: bytes) -> tuple[Any, int, int]:
+    """Header object, where the voxels begin, and how many bytes they are."""
+    from importlib import import_module
+
+    little, big = (int.from_bytes(head[:4], order) for order in ("little", "big"))
+    size = next((n for n in (little, big) if n in _HEADER_BYTES), None)
+    if size is None or len(head) < size:
+        raise ReadError(
+            f"{path}: expected a NIfTI header of 348 or 540 bytes, found {len(head)} bytes "
+            "that are none; check that the file is NIfTI and complete"
+        )
+    kind = import_module(_HEADER_BYTES[size])
+    cls = kind.Nifti1Header if size == 348 else kind.Nifti2Header
+    header = cls.from_fileobj(io.BytesIO(head[:size]), check=False)
+    shape, itemsize = tuple(header.get_data_shape()), header.get_data_dtype().itemsize
+    return header, max(int(header["vox_offset"]), size), check_size(path, shape, itemsize)
+
+
+def _rest(
+    path: Path, stream: IO[bytes] | gzip.GzipFile, offset: int, n_bytes: int, *, gzipped: bool
+) -> Any:
+    """The voxel bytes that the file has: at most ``n_bytes``."""
+    if not gzipped:
+        there = min(n_bytes, max(0, path.stat().st_size - offset))
+        return np.fromfile(path, np.uint8, there, offset=offset)
+    stream.seek(offset)
+    body = stream.read(n_bytes)
+    stream.read(1)  # reaches the trailer of a gzip member, so that its checksum is compared
+    return body
 
 
 def _pick(
@@ -133,11 +153,23 @@ def _pick(
 
 
 def _scaled(array: NDArray[Any], header: Any) -> NDArray[Any]:
+    """Real values, without a copy of the volume in a wider type than the result's."""
     if array.dtype.names is not None:  # RGB and RGBA are records; alpha is dropped
         return np.stack([array[name] for name in array.dtype.names[:3]], axis=-1)
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
     slope, inter = header.get_slope_inter()
     if slope is None or (slope == 1 and inter == 0):
         return array
-    exact = array.astype(np.float64) * slope + inter
-    return exact.astype(np.float32)
+    scaled = np.empty(array.shape, _scaled_type(array, slope, inter))
+    for stored, plane in zip(array, scaled, strict=True):
+        plane[...] = stored.astype(np.float64) * slope + inter
+    return scaled
+
+
+def _scaled_type(array: NDArray[Any], slope: float, inter: float) -> type:
+    """16-bit integers where they hold all values (CT stored with intercept -1024), else float32."""
+    if array.dtype.kind in "ui" and float(slope).is_integer() and float(inter).is_integer():
+        ends = sorted(int(end) * slope + inter for end in (array.min(), array.max()))
+        if ends[0] >= -32768 and ends[1] <= 32767:
+            return np.int16
+    return np.float32
