@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from sammed_data import cli_audit, cli_build, cli_get, cli_init, cli_licenses, cli_parts
+from sammed_data import cli_audit, cli_build, cli_get, cli_init, cli_licenses, cli_parts, cli_trace
 from sammed_data.cli_common import (
     new_console,
     print_quarantine,
@@ -84,3 +84,4 @@ cli_get.register(app)
 cli_init.register(app)
 cli_licenses.register(app)
 cli_parts.register(app)
+cli_trace.register(app)
