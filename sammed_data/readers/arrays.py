@@ -1,4 +1,4 @@
-"""Arrays of numpy (npy, npz) and MATLAB (mat, version 5) by name; never through pickle.
+"""Arrays of numpy (npy, npz) and MATLAB (mat, versions 5 to 7) by name; never through pickle.
 
 Such files hold numbers only: no spacing, no orientation. What the axes are is said by the entry.
 """
@@ -7,21 +7,28 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import prod
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sammed_data.readers.limits import MAX_DECODED_BYTES, check_size, first_bytes
+from sammed_data.readers import mat5
+from sammed_data.readers.limits import check_size, first_bytes
 from sammed_data.types import Pick, ReadError, Volume, nearest
 
 SUFFIXES = (".npy", ".npz", ".mat")
-_HDF5 = b"\x89HDF\r\n\x1a\n"
-_NPY_DAMAGE = (ValueError, EOFError, OSError, SyntaxError, TypeError, UnicodeDecodeError)
-_MAT_DAMAGE = (
-    ValueError, TypeError, OSError, KeyError, IndexError, AttributeError, OverflowError,
-    MemoryError, NotImplementedError, zlib.error, EOFError,
+_NPY_DAMAGE = (
+    ValueError, EOFError, OSError, SyntaxError, TypeError, UnicodeDecodeError, TokenError,
+    RecursionError, MemoryError, OverflowError,
+)  # fmt: skip
+_ZIP_DAMAGE = (
+    zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, ValueError,
+    RuntimeError, LookupError,
 )  # fmt: skip
 
 
@@ -35,9 +42,9 @@ def shape_of(path: Path, variable: str | None) -> tuple[int, ...]:
         with _opened(path) as stream:
             return _npy_header(path, stream, whole=False)[0]
     if path.suffix.lower() == ".npz":
-        with _archive(path) as archive, archive.open(_member(path, archive, variable)) as stream:
+        with _member(path, variable) as stream:
             return _npy_header(path, stream, whole=False)[0]
-    return _chosen(path, _mat_contents(path), variable)[1]
+    return _mat_variable(path, variable).shape
 
 
 def read_array(path: Path, variable: str | None, *, item: tuple[int, int] | None) -> NDArray[Any]:
@@ -59,7 +66,7 @@ def read_array(path: Path, variable: str | None, *, item: tuple[int, int] | None
     elif suffix == ".npz":
         array = _read_npz(path, variable)
     else:
-        array = _read_mat(path, variable)
+        array = mat5.read(path, _mat_variable(path, variable))
     if array.dtype.kind not in "buif":
         raise ReadError(f"{path}: expected an array of numbers, found {array.dtype}; convert it")
     if item is not None:
@@ -106,8 +113,7 @@ def _npy_header(
             f"{path}: expected an array of numbers, found Python objects, which are never "
             "unpickled; save it again as numbers"
         )
-    if whole:
-        check_size(path, shape or (1,), dtype.itemsize)
+    check_size(path, shape or (1,), dtype.itemsize if whole else 0)
     return shape, fortran, dtype
 
 
@@ -115,7 +121,7 @@ def _read_npy(path: Path, item: tuple[int, int] | None) -> NDArray[Any]:
     with _opened(path) as stream:
         shape, fortran, dtype = _npy_header(path, stream, whole=item is None)
         offset = stream.tell()
-    expected = offset + int(np.prod(shape, dtype=np.float64)) * dtype.itemsize
+    expected = offset + prod(shape) * dtype.itemsize
     found = path.stat().st_size
     if found < expected:
         raise ReadError(
@@ -123,8 +129,7 @@ def _read_npy(path: Path, item: tuple[int, int] | None) -> NDArray[Any]:
             "the file is truncated, fetch it again"
         )
     if item is None:
-        count = int(np.prod(shape))
-        flat = np.fromfile(path, dtype=dtype, count=count, offset=offset)
+        flat = np.fromfile(path, dtype=dtype, count=prod(shape), offset=offset)
         return flat.reshape(shape, order="F" if fortran else "C")
     index = _inside(path, shape, item)
     mapped = np.memmap(
@@ -135,19 +140,25 @@ def _read_npy(path: Path, item: tuple[int, int] | None) -> NDArray[Any]:
     return np.array(part)
 
 
-def _archive(path: Path) -> zipfile.ZipFile:
+@contextmanager
+def _member(path: Path, variable: str | None) -> Iterator[IO[bytes]]:
+    """The named array of a npz file, or its only one, as a stream; its checksum is compared.
+
+    Raises:
+        ReadError: damaged, or no such array.
+    """
     first_bytes(path)
     try:
-        return zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError, ValueError) as err:
+        with zipfile.ZipFile(path) as archive:
+            names = {n.removesuffix(".npy"): n for n in archive.namelist() if n.endswith(".npy")}
+            with archive.open(names[_choose(path, list(names), variable)]) as stream:
+                yield stream
+    except _ZIP_DAMAGE as err:
+        if isinstance(err, ReadError):
+            raise
         raise ReadError(
-            f"{path}: expected a npz file, found a damaged one ({err}); fetch it again"
+            f"{path}: expected a whole npz file, found a damaged one ({err}); fetch it again"
         ) from err
-
-
-def _member(path: Path, archive: zipfile.ZipFile, variable: str | None) -> str:
-    names = {n.removesuffix(".npy"): n for n in archive.namelist() if n.endswith(".npy")}
-    return names[_choose(path, list(names), variable)]
 
 
 def _choose(path: Path, names: list[str], variable: str | None) -> str:
@@ -168,80 +179,23 @@ def _choose(path: Path, names: list[str], variable: str | None) -> str:
 
 
 def _read_npz(path: Path, variable: str | None) -> NDArray[Any]:
-    with _archive(path) as archive:
-        name = _member(path, archive, variable)
-        try:
-            with archive.open(name) as stream:
-                shape, fortran, dtype = _npy_header(path, stream, whole=True)
-                n_bytes = int(np.prod(shape)) * dtype.itemsize
-                data = stream.read(n_bytes)
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as err:
-            raise ReadError(
-                f"{path}: expected a whole array {name!r}, found a damaged one ({err}); "
-                "fetch the file again"
-            ) from err
+    with _member(path, variable) as stream:
+        shape, fortran, dtype = _npy_header(path, stream, whole=True)
+        n_bytes = prod(shape) * dtype.itemsize
+        data = stream.read(n_bytes)
+        stream.read(1)  # reaches the end of the member, where its checksum is compared
     if len(data) < n_bytes:
         raise ReadError(
-            f"{path}: expected {n_bytes:,} bytes of {name!r}, found {len(data):,}; "
+            f"{path}: expected {n_bytes:,} bytes for the shape {shape}, found {len(data):,}; "
             "the file is truncated, fetch it again"
         )
-    flat = np.frombuffer(data, dtype=dtype, count=int(np.prod(shape)))
+    flat = np.frombuffer(data, dtype=dtype, count=prod(shape))
     return flat.reshape(shape, order="F" if fortran else "C")
 
 
-def _mat_contents(path: Path) -> list[tuple[str, tuple[int, ...], str]]:
-    """(name, shape, class) of the variables of a mat file, from their headers."""
-    import scipy.io
-
-    head = first_bytes(path)
-    if head[:8] == _HDF5 or b"MATLAB 7.3" in head[:32]:
-        raise ReadError(
-            f"{path}: expected a mat file up to version 7, found version 7.3 (HDF5); "
-            "save it again in MATLAB with `-v7`, or as npy"
-        )
-    try:
-        return [(str(n), tuple(int(k) for k in s), str(c)) for n, s, c in scipy.io.whosmat(path)]
-    except _MAT_DAMAGE as err:
-        raise _damaged_mat(path, err) from err
-
-
-def _damaged_mat(path: Path, err: Exception) -> ReadError:
-    return ReadError(
-        f"{path}: expected a whole mat file, found a damaged one "
-        f"({type(err).__name__}: {err}); fetch it again"
-    )
-
-
-def _chosen(
-    path: Path, contents: list[tuple[str, tuple[int, ...], str]], variable: str | None
-) -> tuple[str, tuple[int, ...], str]:
-    by_name = {name: (name, shape, kind) for name, shape, kind in contents}
-    return by_name[_choose(path, list(by_name), variable)]
-
-
-_MAT_BYTES = {
-    "double": 8, "single": 4, "int8": 1, "uint8": 1, "int16": 2, "uint16": 2, "int32": 4,
-    "uint32": 4, "int64": 8, "uint64": 8, "logical": 1,
-}  # fmt: skip
-
-
-def _read_mat(path: Path, variable: str | None) -> NDArray[Any]:
-    import scipy.io
-
-    name, shape, kind = _chosen(path, _mat_contents(path), variable)
-    if kind not in _MAT_BYTES:
-        raise ReadError(
-            f"{path}: expected an array of numbers in {name!r}, found the MATLAB class {kind}; "
-            f"choose another variable or convert the file"
-        )
-    check_size(path, shape, _MAT_BYTES[kind])
-    if path.stat().st_size > MAX_DECODED_BYTES:
-        raise ReadError(f"{path}: expected at most {MAX_DECODED_BYTES:,} bytes; split the file")
-    try:
-        found = scipy.io.loadmat(path, variable_names=[name], mat_dtype=False)
-    except _MAT_DAMAGE as err:
-        raise _damaged_mat(path, err) from err
-    return np.asarray(found[name])
+def _mat_variable(path: Path, variable: str | None) -> mat5.Variable:
+    found = {v.name: v for v in mat5.variables(path) if v.name}
+    return found[_choose(path, list(found), variable)]
 
 
 def read(path: Path, pick: Pick) -> Volume:
