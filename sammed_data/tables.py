@@ -9,7 +9,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TextIO
 
+from sammed_data import archives
 from sammed_data.entry_parts import Table
+from sammed_data.patterns import glob_regex
 from sammed_data.types import Case, ReadError, nearest
 
 #: A table is kept in memory; the largest published ones have tens of megabytes.
@@ -19,7 +21,7 @@ _KEPT_TABLES = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One line of a table: where it stands, and its cells."""
+    """One line of a table: where it stands, and the cells of the entry's columns."""
 
     path: Path
     number: int
@@ -39,15 +41,18 @@ class Rows:
     positions: Mapping[str | int, int]
 
     def cell(self, line: Line, column: str | int | None) -> str:
-        """Text of a cell, '' where the line ends before it."""
-        place = self.positions[column if column is not None else ""]
-        return line.cells[place] if place < len(line.cells) else ""
+        """Text of a cell of a column that the entry names."""
+        return "" if column is None else line.cells[self.positions[column]]
 
 
 def find_tables(rule: Table | None, root: Path) -> tuple[Path, ...]:
     """Files of a table below the root, sorted; empty where the entry has none."""
     if rule is None:
         return ()
+    if archives.split(root) is not None:
+        wanted = glob_regex([rule.pattern])
+        names = (name for name, is_folder in archives.walk(root) if not is_folder)
+        return tuple(root / name for name in names if wanted and wanted.fullmatch(name))
     return tuple(sorted(p for p in root.glob(rule.pattern) if not p.name.startswith(".")))
 
 
@@ -135,33 +140,36 @@ def _read(
     wanted: tuple[str | int, ...],
 ) -> Rows:
     lines: dict[str, list[Line]] = {}
-    positions: dict[str | int, int] = {}
     for path, size, _ in stamps:
-        found, positions = _read_file(path, separator, wanted, size)
-        for line in found:
-            place = positions[id_column]
-            key = line.cells[place] if place < len(line.cells) else ""
-            lines.setdefault(key, []).append(line)
+        for line in _read_file(path, separator, wanted, size):
+            lines.setdefault(line.cells[wanted.index(id_column)], []).append(line)
+    positions = {column: k for k, column in enumerate(wanted)}
     return Rows(lines={k: tuple(v) for k, v in lines.items()}, positions=positions)
 
 
-def _read_file(
-    path: Path, separator: str, wanted: tuple[str | int, ...], size: int
-) -> tuple[list[Line], dict[str | int, int]]:
+def _read_file(path: Path, separator: str, wanted: tuple[str | int, ...], size: int) -> list[Line]:
+    """Lines with the wanted cells alone, '' where a line ends before one."""
     named = any(isinstance(column, str) for column in wanted)
     # Run lengths of one lung are longer than the 128 KiB that csv takes for one cell.
     csv.field_size_limit(max(csv.field_size_limit(), size + 1))
+    places: list[int] | None = None if named else [int(column) for column in wanted]
+    found: list[Line] = []
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
-            found = [
-                Line(path=path, number=n, cells=tuple(c.strip() for c in cells))
-                for n, cells in _cells(stream, separator)
-                if any(cells)
-            ]
+            for number, cells in _cells(stream, separator):
+                if places is None:
+                    header = [cell.strip() for cell in cells]
+                    places = [_position(path, column, header) for column in wanted]
+                elif any(cells):
+                    kept = tuple(cells[k].strip() if k < len(cells) else "" for k in places)
+                    found.append(Line(path=path, number=number, cells=kept))
     except (OSError, UnicodeDecodeError, csv.Error) as err:
         raise ReadError(f"{path}: expected a text table, but {err}; fetch it again") from err
-    header = found.pop(0).cells if named and found else ()
-    return found, {column: _position(path, column, header) for column in wanted}
+    if places is None:
+        raise ReadError(
+            f"{path}: expected a table with a line of names, found none; fetch it again"
+        )
+    return found
 
 
 def _cells(stream: TextIO, separator: str) -> Iterator[tuple[int, list[str]]]:
@@ -180,7 +188,7 @@ def _position(path: Path, column: str | int, header: Sequence[str]) -> int:
         return column
     if column not in header:
         raise ReadError(
-            f"{path}: expected a column {column!r}, found {', '.join(header) or 'an empty file'}; "
+            f"{path}: expected a column {column!r}, found {', '.join(header)}; "
             f"{nearest(column, header)}"
         )
     return list(header).index(column)
