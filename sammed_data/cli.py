@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from sammed_data import cli_audit, cli_build, cli_get, cli_init, cli_licenses, cli_parts, cli_trace
+from sammed_data import (
+    cli_audit,
+    cli_build,
+    cli_export,
+    cli_get,
+    cli_init,
+    cli_licenses,
+    cli_parts,
+    cli_trace,
+)
 from sammed_data.cli_common import (
     new_console,
     print_quarantine,
@@ -80,6 +89,7 @@ def schema() -> None:
 
 cli_audit.register(app)
 cli_build.register(app)
+cli_export.register(app)
 cli_get.register(app)
 cli_init.register(app)
 cli_licenses.register(app)

@@ -1,0 +1,71 @@
+"""`sammed data export`: a corpus in the layouts of others."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from sammed_data.cli_common import split_names
+from sammed_data.types import UsageError, nearest
+
+if TYPE_CHECKING:
+    from sammed_data.export import Writer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to `sammed data`."""
+    app.command(name="export")(export)
+
+
+def export(
+    out: Path = typer.Argument(help="Folder to make."),
+    corpus: Path = typer.Option(Path("corpus"), help="Corpus folder."),
+    format_: str = typer.Option("sam-med2d", "--format", help="sam-med2d, nnunet or coco."),
+    dataset: str | None = typer.Option(None, help="Dataset ids, separated by commas."),
+    split: str | None = typer.Option(None, help="Splits, separated by commas."),
+    view: str = typer.Option("all", help="all, or sam-med2d for the paper's mask sizes."),
+    number: int = typer.Option(1, help="nnU-Net's dataset number."),
+) -> None:
+    """Write images and masks as SAM-Med2D's JSON layout, nnU-Net v2 (2D) or COCO.
+
+    For example:
+
+      sammed data export data_demo --format sam-med2d
+
+      sammed data export nnUNet_raw --format nnunet --dataset hc18 --number 18
+    """
+    from sammed_data.corpus import SPLITS, VIEWS, Corpus
+    from sammed_data.export import Chosen
+    from sammed_data.export import export as run_export
+
+    if view not in VIEWS:
+        raise UsageError(f"unknown view {view!r}; {nearest(view, VIEWS)}")
+    chosen = Chosen(
+        datasets=tuple(split_names(dataset)),
+        splits=tuple(split_names(split)) or SPLITS,
+        view=VIEWS[view],
+    )
+    written = run_export(Corpus(corpus), out, _writer(format_, number), chosen)
+    by_split = ", ".join(f"{name} {n}" for name, n in sorted(written.splits.items()))
+    typer.echo(f"{out}: {written.images} images ({by_split}), {written.masks} masks")
+    for what, count in sorted(written.lost.items()):
+        if count:
+            typer.echo(f"not in this layout: {count} {what}")
+
+
+def _writer(name: str, number: int) -> Writer:
+    from sammed_data.export import coco, nnunet, samed2d
+
+    if not 1 <= number <= 999:
+        raise UsageError(f"--number is from 1 to 999, found {number}")
+    writers: dict[str, Writer] = {
+        "sam-med2d": samed2d.write,
+        "nnunet": partial(nnunet.write, number=number),
+        "coco": coco.write,
+    }
+    if name not in writers:
+        raise UsageError(f"unknown --format {name!r}; {nearest(name, writers)}")
+    return writers[name]
