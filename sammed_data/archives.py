@@ -129,8 +129,10 @@ def _tar_members(archive: Path) -> dict[str, Member]:
         for number, info in enumerate(held):
             _few_enough(archive, number)
             if info.issparse():
-                raise ReadError(f"{archive}: expected plain members, found {info.name!r} stored "
-                                "sparse; unpack it by hand")
+                raise ReadError(
+                    f"{archive}: expected plain members, found {info.name!r} stored "
+                    "sparse; unpack it by hand"
+                )
             if info.isreg():
                 name = _safe(archive, info.name)
                 found[name] = Member(name=info.name, size=info.size, offset=info.offset_data)
@@ -141,7 +143,7 @@ class _Header(tarfile.TarInfo):
     """A header whose long names are short enough to be held in memory."""
 
     @classmethod
-    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> Self:
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         info = super().frombuf(buf, encoding, errors)
         if info.type in _LONG_NAMES and info.size > _MAX_NAME_BYTES:
             raise tarfile.HeaderError(f"a member's name takes {info.size:,} bytes")

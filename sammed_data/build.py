@@ -311,16 +311,16 @@ def find_datasets(
         entry = entries[name]
         try:
             place = find_root(entry, root)
+            pairs = None if place is None else discover(entry, place)
         except ReadError as err:
             if strict or only:
                 raise
             failed[name] = str(err)
             continue
-        if place is None:
+        if pairs is None:
             absent.append(entry)
             continue
         names = pseudonyms(entry, key_file) if keyed else Pseudonyms(dataset=name)
-        pairs = discover(entry, place)
         if pairs.problems and (strict or not pairs.cases):
             reason = first_of([p.reason for p in pairs.problems])
             reason += "; add what is missing, or name the rest under layout.exclude"

@@ -12,6 +12,7 @@ from sammed_data.catalog import CatalogEntry, ImagePattern, LabelPattern
 from sammed_data.entry_parts import Table
 from sammed_data.patterns import PathPattern, compile_pattern, glob_regex, walk_matching
 from sammed_data.readers.arrays import shape_of
+from sammed_data.readers.video import SUFFIXES as VIDEO_SUFFIXES
 from sammed_data.tables import find_tables, lines_of, table_rows
 from sammed_data.types import Case, CatalogError, LabelFile, Pick, ReadError, Rejection
 
@@ -78,10 +79,13 @@ def discover(
             disk; None = walk ``root``.
 
     Raises:
+        ReadError: an archive that cannot be used, or whose data must be unpacked first.
         CatalogError: an image path without a patient key by the entry's rule, or a path that two
             official splits claim.
     """
     search = _Search(entry)
+    if listing is None and archives.split(root) is not None:
+        _refuse_arrays(entry, root)
     images, labels = search.scan(root, listing)
     cases: list[Case] = []
     problems: list[Rejection] = []
@@ -101,6 +105,15 @@ def discover(
             problems.append(search.unreadable(image, str(err), root))
     problems.extend(search.unpaired_label(f) for f in labels if f.path not in taken)
     return Discovery(cases=tuple(_unique(cases)), problems=tuple(problems))
+
+
+def _refuse_arrays(entry: CatalogEntry, root: Path) -> None:
+    """How many images such a file holds is read while looking, which needs it on disk."""
+    if any(rule.frames is not None or "N" in (rule.axes or "") for rule in entry.layout.images):
+        raise ReadError(
+            f"{entry.id}: expected arrays or tables of frames on disk, found them in {root.name}; "
+            "unpack the archive"
+        )
 
 
 class _Search:
@@ -208,7 +221,7 @@ class _Search:
         rule: ImagePattern = self.image_rules[image.rule]
         several = len(self.image_rules) > 1
         base = "_".join(image.fields.values()) or _without_suffix(image.path)
-        for part in self.parts(image, rule, root):
+        for part, files in self.parts_with_labels(image, rule, labels, root):
             tagged = part.channel is not None or (several and rule.channel is not None)
             name = f"{base}-{part.name}" if tagged else base
             yield Case(
@@ -216,7 +229,7 @@ class _Search:
                 case_id=name if part.item is None else f"{name}-{part.item:05d}",
                 patient_key=self.patient_key(image.path),
                 image_path=root / image.path,
-                labels=tuple(self.label_file(f, root, part) for f in labels),
+                labels=tuple(self.label_file(f, root, part) for f in files),
                 root=root,
                 channel=part.channel,
                 sequence=part.sequence,
@@ -225,6 +238,27 @@ class _Search:
                 fields=image.fields,
                 tables=self.files_of(self.entry.label_encoding.table or rule.frames, root),
             )
+
+    def parts_with_labels(
+        self, image: _Found, rule: ImagePattern, labels: list[_Found], root: Path
+    ) -> list[tuple[_Part, list[_Found]]]:
+        """What an image file holds, each with its labels: of a video, what a label names."""
+        if not image.path.lower().endswith(VIDEO_SUFFIXES):
+            return [(part, labels) for part in self.parts(image, rule, root)]
+        frames: dict[int, list[_Found]] = {}
+        for label in labels:
+            text = label.fields.get("frame", "")
+            if not text.isdecimal() or int(text) < rule.first_frame:
+                raise ReadError(
+                    f"{label.path}: expected the number of a frame, from {rule.first_frame}, where "
+                    f"the label pattern has {{frame}}, found {text!r}"
+                )
+            frames.setdefault(int(text) - rule.first_frame, []).append(label)
+        sequence = rule.channel if isinstance(rule.channel, str) else self.entry.sequence
+        return [
+            (_Part(channel=number, name=f"{number:06d}", sequence=sequence), found)
+            for number, found in sorted(frames.items())
+        ]
 
     def parts(self, image: _Found, rule: ImagePattern, root: Path) -> list[_Part]:
         """What an image file holds."""

@@ -75,7 +75,7 @@ def _members(case: Case) -> list[tuple[Path, str]]:
     """(archive, member) of every file of a case; ReadError where they are too large together."""
     found: list[tuple[Path, str]] = []
     total = 0
-    for path in (*(p for _, p in case_paths(case)), *case.tables):
+    for _, path in case_paths(case):
         for file in files_of(path):
             archive, member = split(file) or (file, "")
             size = index_of(archive).members[member].size
@@ -148,16 +148,24 @@ def _copy(held: zipfile.ZipFile | tarfile.TarFile, member: Member, path: Path) -
         EOFError: it holds less than it declares.
         ValueError: it holds more.
     """
-    source = _opened(held, member)
-    with source, path.open("wb") as target:
-        left = member.size
-        while block := source.read(min(_BLOCK, left + 1)):
-            if len(block) > left:
-                raise ValueError(f"it holds more than the {member.size:,} bytes it declares")
+    with path.open("wb") as target:
+        for block in _blocks(held, member):
             target.write(block)
-            left -= len(block)
-        if left:
-            raise EOFError(f"it ends {left:,} bytes before the size it declares")
+
+
+def _blocks(held: zipfile.ZipFile | tarfile.TarFile, member: Member) -> Iterator[bytes]:
+    left = member.size
+    try:
+        with _opened(held, member) as source:
+            while block := source.read(min(_BLOCK, left + 1)):
+                if len(block) > left:
+                    raise ValueError(f"it holds more than the {member.size:,} bytes it declares")
+                yield block
+                left -= len(block)
+    except OSError as err:  # a place that does not exist; a full disk is the writer's error
+        raise EOFError(str(err)) from err
+    if left:
+        raise EOFError(f"it ends {left:,} bytes before the size it declares")
 
 
 def _opened(held: zipfile.ZipFile | tarfile.TarFile, member: Member) -> IO[bytes]:

@@ -131,8 +131,8 @@ class _Slices:
 
     def _at(self, z_mm: float) -> int:
         origin, step = self._like.affine_lps[2, 3], self._like.affine_lps[2, 0]
-        place = (z_mm - origin) / step
-        k = round(place)
+        place = float((z_mm - origin) / step)
+        k = round(place) if np.isfinite(place) else -1
         if abs(place - k) > _OFF_SLICE or not 0 <= k < self._like.shape_zyx[0]:
             raise GeometryError(
                 f"{self._path}: expected contours on the slices of the image, "

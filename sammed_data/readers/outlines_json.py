@@ -57,7 +57,9 @@ def labelme(path: Path, center: float) -> dict[str, Picture]:
         elif kind in _POINTLESS:
             marks[kind] += 1
         else:
-            groups.setdefault(key, []).append(_labelme_shape(path, item, kind, label, size_wh, center))
+            groups.setdefault(key, []).append(
+                _labelme_shape(path, item, kind, label, size_wh, center)
+            )
     shapes = [s for members in groups.values() for s in _joined(members)]
     return {"": picture_of(shapes, marks, size_wh, boxes)}
 
@@ -130,7 +132,9 @@ def coco(path: Path, center: float) -> dict[str, Picture]:
         name = _part(path, item, "file_name", str).replace("\\", "/")
         key = number(path, item.get("id"), f"id of image {name!r}", high=10**12)
         if key in images:
-            raise ReadError(f"{path}: expected each image id once, found {key} twice; mend the file")
+            raise ReadError(
+                f"{path}: expected each image id once, found {key} twice; mend the file"
+            )
         images[key] = name, _claimed(path, item, "width", "height")
     shapes: dict[int, list[Shape]] = {key: [] for key in images}
     boxes: Counter[int] = Counter()

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sammed_data.readers import arrays, dicom, headerless, itk, nifti, raster
+from sammed_data.readers import arrays, dicom, headerless, itk, nifti, raster, video
 from sammed_data.readers.limits import MAX_DECODED_BYTES, first_bytes
+from sammed_data.stages import stage
 from sammed_data.types import Case, Geometry, Pick, ReadError, Volume
 
 __all__ = ["MAX_DECODED_BYTES", "file_format", "read_image", "read_label_map", "read_volume"]
@@ -20,6 +21,7 @@ _SUFFIXES = {
     **dict.fromkeys((".nrrd", ".nhdr", ".mha", ".mhd"), "itk"),
     **dict.fromkeys(raster.SUFFIXES, "raster"),
     **dict.fromkeys(arrays.SUFFIXES, "array"),
+    **dict.fromkeys(video.SUFFIXES, "video"),
     **dict.fromkeys((".dcm", ".ima", ".dicom"), "dicom"),
 }
 
@@ -28,7 +30,7 @@ _WHOLE = Pick()
 
 
 def file_format(path: Path) -> str:
-    """Return 'nifti', 'itk', 'raster', 'array' or 'dicom' for a file or folder.
+    """Return 'nifti', 'itk', 'raster', 'array', 'video' or 'dicom' for a file or folder.
 
     Raises:
         ReadError: the path is missing, empty, or of a format no reader knows.
@@ -48,12 +50,13 @@ def file_format(path: Path) -> str:
     )
 
 
+@stage("read and decode")
 def read_volume(path: Path, *, channel: int | None = None, pick: Pick = _WHOLE) -> Volume:
     """Read an image in canonical LPS axes; a folder is one DICOM series.
 
     Args:
         path: file, or folder of a DICOM series.
-        channel: index in the last axis of a 4D NIfTI file.
+        channel: index in the last axis of a 4D NIfTI file, or frame of a video, from 0.
         pick: which part of an array file or picture, see `Pick`.
 
     Raises:
@@ -69,6 +72,8 @@ def read_volume(path: Path, *, channel: int | None = None, pick: Pick = _WHOLE) 
         return nifti.read(path, channel=channel)
     if kind == "itk":
         return itk.read(path, channel=channel)
+    if kind == "video":
+        return video.read(path, channel or 0)
     if channel is not None:
         raise ReadError(
             f"{path}: expected a 4D file for channel {channel}, found {kind}; "
@@ -89,6 +94,7 @@ def read_image(case: Case) -> Volume:
     return read_volume(case.image_path, channel=case.channel, pick=case.pick)
 
 
+@stage("read and decode")
 def read_label_map(
     path: Path, *, colours: bool = False, channel: int | None = None, pick: Pick = _WHOLE
 ) -> tuple[NDArray[Any], Geometry | None]:

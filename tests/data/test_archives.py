@@ -295,3 +295,26 @@ def test_folders_win_over_archives(tmp_path):
     _pack(truth.root, archive)
     shutil.copytree(truth.root, tmp_path / "kits23")
     assert find_root(entry, tmp_path) == tmp_path / "kits23"
+
+
+def test_arrays_that_hold_many_images_must_be_unpacked(tmp_path):
+    entry = next(e for e in ENTRIES.values() if any("N" in (r.axes or "") for r in e.layout.images))
+    truth = build_fake(entry, tmp_path / "open", n_cases=1)
+    archive = tmp_path / f"{entry.id}.zip"
+    _pack(truth.root, archive)
+    with pytest.raises(ReadError, match="unpack the archive"):
+        discover(entry, archive)
+
+
+def test_tables_are_found_in_archives(tmp_path):
+    entry = ENTRIES["uw_madison_gi"]
+    truth = build_fake(entry, tmp_path / "open", n_cases=2)
+    (tmp_path / "packed").mkdir()
+    _pack(truth.root, tmp_path / "packed" / f"{entry.id}.zip")
+    found = [
+        build(None, tmp_path / name, tmp_path / f"out_{name}", only=[entry.id]).manifest
+        for name in ("open", "packed")
+    ]
+    assert found[0]["content_sha256"] == found[1]["content_sha256"]
+    assert found[0]["counts"] == found[1]["counts"]
+    assert found[0]["counts"]["cases"]["rejected"] == {}

@@ -78,9 +78,15 @@ TRIANGLE = [(0.5, 0.5), (4.5, 0.5), (0.5, 4.5)]  # centres with x, y >= 1 and x 
 def test_aperio_classes_holes_objects_and_ignored_regions(tmp_path):
     path = _aperio(
         tmp_path / "a.xml",
-        ("Epithelial", [(0, 0, TRIANGLE), (0, 1, [(0.6, 0.6), (1.4, 0.6), (1.4, 1.4), (0.6, 1.4)])]),
+        (
+            "Epithelial",
+            [(0, 0, TRIANGLE), (0, 1, [(0.6, 0.6), (1.4, 0.6), (1.4, 1.4), (0.6, 1.4)])],
+        ),
         ("Ambiguous", [(0, 0, [(5.5, 2.5), (7.5, 2.5), (7.5, 4.5), (5.5, 4.5)])]),
-        ("Lymphocyte", [(1, 0, [(3.5, 4.5), (6.5, 4.5), (6.5, 6.5), (3.5, 6.5)]), (4, 0, [(1, 1)])]),
+        (
+            "Lymphocyte",
+            [(1, 0, [(3.5, 4.5), (6.5, 4.5), (6.5, 6.5), (3.5, 6.5)]), (4, 0, [(1, 1)])],
+        ),
     )
     entry = _entry("aperio", {"Epithelial": "a", "Lymphocyte": "b"}, ignore=["Ambiguous"])
     labels = _read(path, entry)
@@ -400,7 +406,10 @@ def test_cvat_polygons_and_masks(tmp_path):
         ('<ellipse label="polyp" cx="1" cy="1" rx="3" ry="3"/>', "found an ellipse"),
         ('<mask label="2" rle="1,2" left="6" top="4" width="3" height="2"/>', "found 3 from"),
         ('<mask label="2" rle="1,2,3" left="8" top="4" width="3" height="2"/>', "inside 9 x 7"),
-        ('<mask label="2" rle="1,2,3" left="x" top="4" width="3" height="2"/>', "as left of a mask"),
+        (
+            '<mask label="2" rle="1,2,3" left="x" top="4" width="3" height="2"/>',
+            "as left of a mask",
+        ),
         ('<polygon label="polyp" points="1;2"/>', "expected points of two numbers"),
         ('<polygon label="cat" points="1,1;3,1;3,3"/>', "found 'cat'"),
     ],
