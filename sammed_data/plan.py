@@ -50,7 +50,10 @@ class BuildOptions:
         Raises:
             TypeError: an unknown name.
         """
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in said.items()})
+        values: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in said.items()
+        }
+        return cls(**values)
 
     def check(self) -> None:
         """Refuse wrong options, all in one sentence.
@@ -203,7 +206,8 @@ def _cut(
 
 # Keys of an entry that no row depends on: mending a citation rebuilds nothing.
 _ABOUT = {"name", "year", "license_confidence", "access", "access_note", "homepage", "citation",
-          "download_url", "expected", "quirks", "evidence", "overlaps", "used_by"}  # fmt: skip
+          "download_url", "downloads", "expected", "quirks", "evidence", "overlaps",
+          "used_by"}  # fmt: skip
 
 
 def decisive(dataset: DatasetPlan) -> dict[str, Any]:

@@ -196,7 +196,7 @@ class _Job:
         return paths
 
     def _path(self, file: RemoteFile) -> Path:
-        return self.work / "files" / file.download.unpack_to / file.name
+        return self.work / "files" / file.folder / file.name
 
     def _bring(self, file: RemoteFile, path: Path) -> Got:
         known = self.lock.get(file.urls[0])

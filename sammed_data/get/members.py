@@ -8,9 +8,11 @@ import io
 import lzma
 import re
 import stat
+import struct
 import tarfile
 import unicodedata
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -119,8 +121,8 @@ def members(parts: Sequence[Path], name: str) -> Iterator[Iterator[Member]]:
                 else:
                     yield iter([Member(name=name[:-3], kind="file", size=-1, stream=stream)])
     except (
-        zipfile.BadZipFile, tarfile.TarError, EOFError, lzma.LZMAError, OSError, ValueError,
-        NotImplementedError, RuntimeError,
+        zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error, EOFError,
+        OSError, ValueError, OverflowError, RuntimeError, MemoryError,
     ) as err:  # fmt: skip
         if isinstance(err, FetchError):
             raise
@@ -147,7 +149,7 @@ def _zip_members(archive: zipfile.ZipFile, name: str) -> Iterator[Member]:
                 "unpack the archive by hand"
             )
         kind = _mode_kind(info.external_attr >> 16, name, info.filename)
-        if info.is_dir():
+        if info.filename.endswith("/"):
             yield Member(name=info.filename, kind="folder")
         elif kind == "link":
             if info.file_size > _MAX_LINK:

@@ -59,8 +59,7 @@ def probe(entry: CatalogEntry, web: Web) -> Probed:
             "`sammed data check` it"
         )
     for file in (f for d in downloads for f in files_of(d, web)):
-        below = file.download.unpack_to.strip("./")
-        prefix = below + "/" if below else ""
+        prefix = file.folder + "/" if file.folder else ""
         kind = archive_kind(file.name) if file.download.unpack else None
         folder = file.name.rpartition("/")[0]
         size = None if size is None or file.bytes is None else size + file.bytes

@@ -50,6 +50,12 @@ class RemoteFile:
     known_from: str = "entry"
 
     @property
+    def folder(self) -> str:
+        """Where it goes, relative to the dataset's folder; ``{stem}`` is the archive's own name."""
+        stem = self.name.rpartition("/")[2].split(".")[0]
+        return self.download.unpack_to.replace("{stem}", stem).strip("./")
+
+    @property
     def has_hash(self) -> bool:
         """Whether the bytes can be proven."""
         return bool(self.sha256 or self.md5)

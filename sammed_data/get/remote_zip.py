@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import io
+import struct
 import zipfile
 from dataclasses import dataclass
 
@@ -41,8 +42,10 @@ def list_remote_zip(
     remote = _Remote(file, web, max_bytes)
     try:
         with zipfile.ZipFile(remote) as archive:  # type: ignore[arg-type]
-            names = {i.filename: i.file_size for i in archive.infolist() if not i.is_dir()}
-    except (zipfile.BadZipFile, ValueError, NotImplementedError) as err:
+            names = {
+                i.filename: i.file_size for i in archive.infolist() if not i.filename.endswith("/")
+            }
+    except (zipfile.BadZipFile, struct.error, OSError, ValueError, NotImplementedError) as err:
         raise FetchError(
             f"{safe_url(remote.url)}: expected a zip archive, but {err}: a split zip can only be "
             "fetched whole"

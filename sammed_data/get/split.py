@@ -112,7 +112,7 @@ def open_zip(parts: Sequence[Path]) -> zipfile.ZipFile:
             return zipfile.ZipFile(parts[0])
         joined = Joined(parts)
         archive = zipfile.ZipFile(joined)  # type: ignore[arg-type]
-    except (zipfile.BadZipFile, OSError, ValueError) as err:
+    except (zipfile.BadZipFile, struct.error, OSError, ValueError, NotImplementedError) as err:
         raise FetchError(
             f"{parts[-1]}: expected a zip archive, but {err}: fetch it again, or unpack it by hand"
         ) from err

@@ -393,3 +393,12 @@ def test_a_killed_fetch_goes_on(bad_server, tmp_path, signal_number):  # noqa: F
     start = int(bad_server.asked("/set.zip")[-1]["Range"].removeprefix("bytes=").rstrip("-"))
     assert start >= 4 << 20
     assert (tmp_path / "data/fake_mr/big.bin").stat().st_size == 9 << 20
+
+
+def test_archives_can_get_a_folder_of_their_own_name(bad_server, tmp_path):  # noqa: F811
+    files = {k.partition("/")[2]: v for k, v in dataset(tmp_path).items() if k.startswith("images")}
+    page = bad_server.put_record(6, {"images.zip": zipped(files), "labels.zip": zipped(files)})
+    entry = entry_with({"url": page, "unpack_to": "{stem}"})
+    assert probe(entry, patient_web()).cases == N
+    done = fetch(entry, tmp_path / "data", patient_web())
+    assert sorted(p.name for p in done.place.iterdir()) == ["images", "labels"]

@@ -271,3 +271,43 @@ def test_modes_of_the_archive_are_not_taken_over(tmp_path):
     info.mode = 0o6777
     run(make_tar(tmp_path / "a.tar", extra=[(info, b"#!")]), tmp_path)
     assert not os.stat(tmp_path / "out/tool").st_mode & 0o6111  # noqa: PTH116
+
+
+def mutated(data, rng):
+    """One of: cut off, bytes changed, a piece gone, a piece added, a field at its extreme."""
+    out, at = bytearray(data), int(rng.integers(len(data)))
+    how = rng.integers(5)
+    if how == 0:
+        return out[:at]
+    if how == 1:
+        for place in rng.integers(len(data), size=5):
+            out[place] = int(rng.integers(256))
+    elif how == 2:
+        out[at : at + int(rng.integers(1, 600))] = b""
+    elif how == 3:
+        out[at:at] = rng.bytes(int(rng.integers(1, 300)))
+    else:
+        out[at : at + 8] = (b"\xff" * 8, bytes(8), b"7" * 8)[int(rng.integers(3))]
+    return out
+
+
+def test_mutated_archives_end_in_sentences(tmp_path):
+    links = [special("set/l", tarfile.SYMTYPE, "images/a.png"),
+             special("set/h", tarfile.LNKTYPE, "set/images/a.png")]  # fmt: skip
+    rng = np.random.default_rng(5)
+    files = FILES | {"set/n.bin": rng.bytes(3000)}
+    seeds = {"a.zip": make_zip(tmp_path / "a.zip", files).read_bytes(),
+             "b.csv.gz": gzip.compress(bytes(5000) + b"hi")}  # fmt: skip
+    for name, mode in (("a.tar", "w"), ("a.tar.gz", "w:gz"), ("a.tar.xz", "w:xz")):
+        seeds[name] = make_tar(tmp_path / name, files, links, mode).read_bytes()
+    (tmp_path / "b.csv.gz").touch()
+    refusals = 0
+    for i in range(200):
+        name = sorted(seeds)[i % len(seeds)]
+        (tmp_path / name).write_bytes(mutated(seeds[name], rng))
+        try:
+            run(tmp_path / name, tmp_path, Limits(bytes=50 << 20))
+        except FetchError:
+            refusals += 1
+        assert {p.name for p in tmp_path.iterdir()} == {*seeds, "out"}
+    assert 100 < refusals < 200
