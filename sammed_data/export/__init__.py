@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sammed_data.codecs import encode_image
 from sammed_data.corpus import SPLITS, VIEWS, Corpus, MaskRow, Row, View
 from sammed_data.types import CorpusError, UsageError, nearest
 
@@ -140,6 +141,12 @@ def _write_about(corpus: Corpus, folder: Path, chosen: Chosen, written: Written)
 def write_json(path: Path, found: Any) -> None:
     """Indented, in the order given."""
     path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+def image_png(row: Row) -> bytes:
+    """The stored image as a PNG file."""
+    assert row.image is not None  # `Corpus.rows` gives pixels
+    return encode_image(row.image)
 
 
 def safe_name(sample_id: str) -> str:

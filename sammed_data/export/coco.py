@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sammed_data.codecs import encode_image
 from sammed_data.corpus import Corpus, MaskRow
-from sammed_data.export import Chosen, Written, safe_name, write_json
+from sammed_data.export import Chosen, Written, image_png, safe_name, write_json
 
 
 def write(corpus: Corpus, folder: Path, chosen: Chosen) -> Written:
@@ -28,7 +27,7 @@ def write(corpus: Corpus, folder: Path, chosen: Chosen) -> Written:
         place = folder / "images" / row.split
         place.mkdir(parents=True, exist_ok=True)
         name = f"{safe_name(row.sample_id)}.png"
-        (place / name).write_bytes(encode_image(row.image))
+        (place / name).write_bytes(image_png(row))
         number = len(part["images"]) + 1
         part["images"].append(
             {

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sammed_data.codecs import encode_image
 from sammed_data.corpus import Corpus
-from sammed_data.export import Chosen, Written, safe_name, write_json
+from sammed_data.export import Chosen, Written, image_png, safe_name, write_json
 from sammed_data.types import CorpusError
 
 
@@ -32,7 +32,7 @@ def write(corpus: Corpus, folder: Path, chosen: Chosen) -> Written:
         seen.add(stem.lower())
         if row.ignore_HW is not None:
             written.lost["images whose ignore region is not in the layout"] += 1
-        (folder / "images" / f"{stem}.png").write_bytes(encode_image(row.image))
+        (folder / "images" / f"{stem}.png").write_bytes(image_png(row))
         instances = Counter[str]()
         labels = by_split.setdefault(row.split, {}).setdefault(f"{name}/images/{stem}.png", [])
         for mask in masks:
