@@ -74,8 +74,12 @@ def _recomposed(
     groups = {key: list(v) for key, v in entry.label_encoding.recompose.items()}
     for value, key in named.items():
         groups.setdefault(key, []).append(value)
+    used = {v for values in groups.values() for v in values}
+    # Most of a volume is background, which is looked at once only.
+    places = np.arange(flat.size) if 0 in used else np.flatnonzero(flat)
+    values_N = flat[places]
     regions = [
-        Region(name=key, voxels_N=np.flatnonzero(np.isin(flat, values)))
+        Region(name=key, voxels_N=places[np.isin(values_N, values)])
         for key, values in groups.items()
     ]
     z, y, x = (int(n) for n in array.shape)

@@ -1,4 +1,4 @@
-"""Damaged files end in a sentence: 13 formats x 16 fixed damages, under a memory limit."""
+"""Damaged files end in a sentence: 19 formats x 16 fixed damages, under a memory limit."""
 
 from __future__ import annotations
 
@@ -20,16 +20,20 @@ def test_damaged_files_end_in_a_sentence(tmp_path):
         check=False,
     )
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
-    assert run.stdout.strip().splitlines()[-1] == f"{13 * DAMAGES} read or refused"
+    assert run.stdout.strip().splitlines()[-1] == f"{19 * DAMAGES} read or refused"
 
 
 def _whole_files(folder: Path):
     """Path and reader of one whole file of each format."""
+    import gzip
+
     import numpy as np
+    import scipy.io
     from PIL import Image
 
     from sammed_data.readers import dicom_seg, rtstruct
     from sammed_data.readers.registry import read_label_map, read_volume
+    from sammed_data.types import Pick
     from tests.data import anatomy
 
     here = anatomy.answer_geometry()
@@ -46,6 +50,17 @@ def _whole_files(folder: Path):
         yield folder / name, read_volume
     Image.fromarray(rgb[..., 0]).save(folder / "grey.png")
     yield folder / "grey.png", read_label_map
+    (folder / "grey.pgm.gz").write_bytes(gzip.compress(b"P5 50 40 255\n" + rgb[..., 0].tobytes()))
+    yield folder / "grey.pgm.gz", read_volume
+    np.save(folder / "a.npy", image)
+    yield folder / "a.npy", read_volume
+    np.save(folder / "n.npy", rgb[None])
+    yield folder / "n.npy", lambda p: read_volume(p, pick=Pick(axes="NYXC", item=0))
+    np.savez_compressed(folder / "a.npz", x=image, y=labels)
+    yield folder / "a.npz", lambda p: read_volume(p, pick=Pick(variable="x"))
+    for name, small in (("a.mat", False), ("b.mat", True)):
+        scipy.io.savemat(folder / name, {"x": image, "text": "abc"}, do_compression=small)
+        yield folder / name, lambda p: read_label_map(p, pick=Pick(variable="x"))
     rois = {"A": anatomy.contours(labels, here)}
     path = anatomy.write_rtstruct(folder / "rs.dcm", rois)
     yield path, lambda p: rtstruct.read(p, here)
