@@ -8,7 +8,7 @@ Many machines share the shards by ``parts.build_part`` and end with ``parts.merg
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from sammed_data.catalog import CatalogEntry, load_catalogs
 from sammed_data.curate import RULES
 from sammed_data.discover import discover, find_root
 from sammed_data.engine import interruptible
+from sammed_data.exclude import load as load_exclusions
 from sammed_data.lock import Lock, corpus_files, refuse_other_sources, refuse_other_trees
 from sammed_data.manifest import manifest_options, read_manifest
 from sammed_data.ontology import Ontology, load_ontology
@@ -55,7 +56,7 @@ class BuildResult:
     def quarantined(self) -> int:
         """Cases and datasets that were set aside."""
         rejected: dict[str, int] = self.manifest["counts"]["cases"]["rejected"]
-        return sum(rejected.values()) + len(self.failed)
+        return sum(n for rule, n in rejected.items() if rule != "excluded") + len(self.failed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,14 +197,17 @@ def plan(order: Order, out: Path) -> Planned:
         strict=order.strict,
         drop=order.drop,
     )
+    gone = load_exclusions(out)
+    datasets = [replace(d, withdrawn=gone.withdrawn(d.entry.id)) for d in found.datasets]
+    found = replace(found, datasets=tuple(datasets))
     if order.lock is not None:
         refuse_other_sources(order.lock, found.datasets, order.options, order.root)
     shards = tuple(s for d in found.datasets for s in plan_shards(d, order.options))
     _guard_old(old, found.failed, out)
     kept = Kept()
     if order.only and not order.exact:
-        gone = {*order.only, *order.drop}
-        kept = keep_others(old, gone, manifest_options(order.options), out)
+        others = {*order.only, *order.drop}
+        kept = keep_others(old, others, manifest_options(order.options), out)
     return Planned(order=order, found=found, shards=shards, old=old, kept=kept)
 
 

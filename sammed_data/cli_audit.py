@@ -20,7 +20,7 @@ _JSON = typer.Option(False, "--json", help="Print one JSON document instead.")
 
 def register(app: typer.Typer) -> None:
     """Add the verbs to `sammed data`."""
-    for verb in (audit,):
+    for verb in (audit, exclude, withdraw, diff):
         app.command()(verb)
 
 
@@ -73,6 +73,115 @@ def audit(
             console.print(line, markup=False, highlight=False)
         console.print(f"gallery of {shown}: {out / 'audit.html'}", markup=False, highlight=False)
     raise typer.Exit(found.exit_code)
+
+
+def exclude(
+    corpus: Path = typer.Argument(help="Corpus folder."),
+    listed: Path = typer.Argument(
+        metavar="LIST",
+        help="CSV, JSON lines or Parquet: sample_id, or dataset with case_id or "
+        "patient_id; and reason.",
+    ),
+    key: Path | None = typer.Option(None, help="Secret key file, for raw ids of restricted data."),
+) -> None:
+    """Leave samples, cases or patients out wherever the corpus is read; nothing is rebuilt.
+
+    For example:
+
+      sammed data exclude corpus audit/exclude-proposal.csv
+    """
+    from sammed_data.corpus import Corpus
+    from sammed_data.exclude import read_list
+    from sammed_data.excluding import apply_list, excluded_lines
+
+    applied = apply_list(corpus, read_list(listed), key_file=key)
+    typer.echo(f"{applied.known} entries name something in {corpus}, {applied.unknown} do not")
+    for line in excluded_lines(Corpus(corpus)):
+        typer.echo(line)
+
+
+def withdraw(
+    corpus: Path = typer.Argument(help="Corpus folder."),
+    patient: str = typer.Option(help="DATASET:ID; the patient_id of the rows, or the raw key."),
+    reason: str = typer.Option(help="Why; kept in the list of the corpus and its rejections."),
+    key: Path | None = typer.Option(None, help="Secret key file, for raw ids of restricted data."),
+) -> None:
+    """Remove a patient's rows from the disk; only the shards that hold them are written anew.
+
+    A later build does not bring them back. Copies elsewhere (galleries, exports, the source) are
+    yours to remove.
+
+    For example:
+
+      sammed data withdraw corpus --patient hc18:p1b2c3d4e5f60 --reason "consent withdrawn"
+    """
+    from sammed_data.corpus import Corpus
+    from sammed_data.excluding import patient_name
+    from sammed_data.types import UsageError
+    from sammed_data.withdraw import patients_of
+    from sammed_data.withdraw import withdraw as take_out
+
+    dataset, colon, name = patient.partition(":")
+    if not (dataset and colon and name):
+        raise UsageError(f"expected --patient DATASET:ID, found {patient!r}")
+    known = patients_of(Corpus(corpus), dataset)
+    done = take_out(corpus, dataset, patient_name(dataset, name, known, key), reason)
+    typer.echo(
+        f"withdrawn: {done.cases} cases, {done.images} images with {done.masks} masks; rewritten: "
+        f"{', '.join(done.shards)}; content {done.content_sha256[:16]}"
+    )
+
+
+def diff(
+    a: Path = typer.Argument(metavar="A", help="Corpus folder or fingerprint file."),
+    b: Path | None = typer.Argument(None, metavar="B", help="The same."),
+    fingerprint: bool = typer.Option(
+        False, "--fingerprint", help="Print the fingerprint of corpus A: hashes, no image."
+    ),
+    as_json: bool = _JSON,
+) -> None:
+    """Compare two corpora by content hash; exit code 3 where they differ.
+
+    Sites that may not share images exchange fingerprint files.
+
+    For example:
+
+      sammed data diff --fingerprint corpus > ours.jsonl
+
+      sammed data diff ours.jsonl theirs.jsonl
+    """
+    from sammed_data.cli_common import QUARANTINED, print_tables
+    from sammed_data.corpus import Corpus
+    from sammed_data.diff import (
+        compare,
+        difference_document,
+        difference_table,
+        fingerprint_lines,
+        open_side,
+    )
+    from sammed_data.types import UsageError
+
+    if fingerprint:
+        if b is not None or as_json:
+            raise UsageError("--fingerprint takes one corpus and no other option")
+        for line in fingerprint_lines(Corpus(a)):
+            typer.echo(line)
+        return
+    if b is None:
+        raise UsageError("expected two corpora or fingerprint files, found one")
+    sides = open_side(a), open_side(b)
+    found = compare(*sides)
+    if as_json:
+        typer.echo(json.dumps(difference_document(*sides, found), indent=1))
+    else:
+        from sammed_data.cli_common import new_console
+
+        console = new_console()
+        print_tables(console, [difference_table(*sides, found)])
+        said = "differ" if found.differs else "hold the same rows"
+        console.print(f"{sides[0].name} and {sides[1].name} {said}", markup=False, highlight=False)
+    if found.differs:
+        raise typer.Exit(QUARANTINED)
 
 
 def _stages() -> AbstractContextManager[Callable[[str, int, int], None]]:

@@ -71,6 +71,9 @@ def build(
     orientation: str = typer.Option("lps", help="lps, or stored for the released code's order."),
     shard_mb: int = typer.Option(64, help="Source megabytes a shard covers."),
     strict: bool = typer.Option(False, "--strict", help="Stop at the first bad case."),
+    exclude: Path | None = typer.Option(
+        None, help="A list of samples, cases or patients to leave out: see docs/audit.md."
+    ),
     key: Path | None = typer.Option(None, help="Secret key file for restricted datasets."),
 ) -> None:
     """Turn the datasets on disk into one corpus of images with masks.
@@ -84,6 +87,8 @@ def build(
       sammed data build corpus.yaml --locked
     """
     from sammed_data.build import Order, build_order
+    from sammed_data.exclude import read_list
+    from sammed_data.excluding import apply_list
     from sammed_data.part import parse_part
     from sammed_data.parts import build_part
     from sammed_data.plan import BuildOptions
@@ -111,6 +116,7 @@ def build(
         key_file=key,
         lock=_lock(recipe, out) if locked else None,
     )
+    listed = read_list(exclude) if exclude else []
     share = None if part is None else parse_part(part, os.environ)
     with _progress() as progress:
         how = How(
@@ -124,6 +130,8 @@ def build(
             _report_part(build_part(order, out, share, how), out)
             return
         result = build_order(order, out, how)
+    if listed:
+        apply_list(out, listed, key_file=key)
     report_build(result, out)
     if result.quarantined:
         raise typer.Exit(QUARANTINED)

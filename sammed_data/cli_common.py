@@ -46,7 +46,9 @@ def split_names(text: str | None) -> list[str]:
 
 
 def print_quarantine(console: Console, out: Path) -> None:
-    """The first cases that were set aside, with reasons."""
+    """The first cases that were set aside, with reasons; and what the corpus' list hides."""
+    from sammed_data.corpus import Corpus
+    from sammed_data.excluding import excluded_lines
     from sammed_data.shards import read_rejections
 
     bad = [r for r in read_rejections(out).to_pylist() if r["level"] == "case"]
@@ -55,6 +57,8 @@ def print_quarantine(console: Console, out: Path) -> None:
         console.print(text, markup=False, highlight=False)
     if len(bad) > 10:
         console.print(f"... and {len(bad) - 10} more in {out}/rejections", highlight=False)
+    for line in excluded_lines(Corpus(out)):
+        console.print(line, markup=False, highlight=False)
 
 
 def print_tables(console: Console, tables: Sequence[Table]) -> None:

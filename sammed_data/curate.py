@@ -75,6 +75,7 @@ RULES: dict[str, tuple[str, str]] = {
     "unpaired": ("case", "an image without label, or a label without image"),
     "unreadable": ("case", "a file cannot be read as what it claims to be"),
     "grid": ("case", "image and label do not lie on one grid"),
+    "excluded": ("case", "withdrawn: the list of the corpus leaves the patient out"),
     "unlabelled": ("image", "slices on which nothing is marked"),
     "no-mask-left": ("image", "every mask of the slice was rejected"),
     "no-area": ("mask", "marks of the source that enclose no pixel: points, lines"),

@@ -139,6 +139,12 @@ def corpus_files(batch: Batch, ready: Draft, root: Path, out: Path) -> dict[str,
     }
 
 
+def relock(path: Path, content_sha256: str) -> str:
+    """The text of a lock whose corpus now holds other rows of the same sources."""
+    mended = read_lock(path).model_copy(update={"content_sha256": content_sha256})
+    return yaml.safe_dump(mended.model_dump(mode="json"), sort_keys=False)
+
+
 def refuse_other_sources(
     lock: Lock, datasets: Sequence[DatasetPlan], options: BuildOptions, root: Path
 ) -> None:

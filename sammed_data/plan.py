@@ -94,13 +94,17 @@ class Meaning:
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetPlan:
-    """One dataset found on disk: its entry, cases, resolved labels, and files without partner."""
+    """One dataset found on disk: its entry, cases, resolved labels, and files without partner.
+
+    ``withdrawn``: patient_id -> why the cases of this patient are not to be read.
+    """
 
     entry: CatalogEntry
     cases: tuple[Case, ...]
     meanings: Mapping[str, Meaning]
     unpaired: tuple[Rejection, ...] = ()
     secret: bytes | None = field(default=None, repr=False)
+    withdrawn: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

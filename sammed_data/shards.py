@@ -167,6 +167,11 @@ def read_rejections(folder: Path) -> pa.Table:
     return pa.concat_tables(tables) if tables else REJECTION_SCHEMA.empty_table()
 
 
+def read_rejections_of(path: Path) -> list[Rejection]:
+    """The rejections in one file; none where there is no such file."""
+    return [Rejection(**row) for row in _rejections(path).to_pylist()] if path.is_file() else []
+
+
 def _rejections(path: Path) -> pa.Table:
     try:
         return pq.ParquetFile(parquet_source(path)).read()

@@ -119,6 +119,11 @@ def case_items(
     """Fingerprint, rows and rejections of one case; a defect of the case is its one rejection."""
     counts.cases += 1
     names = Pseudonyms(dataset=case.dataset, secret=task.dataset.secret)
+    patient = names.patient(group_key(case))
+    if patient in task.dataset.withdrawn:
+        why = f"excluded: {task.dataset.withdrawn[patient]}"
+        yield _case_rejection(case, names, "excluded", why)
+        return
     try:
         ready = read_case(case, task, names)
     except (ReadError, GeometryError) as err:
@@ -135,7 +140,6 @@ def case_items(
                 raise ReadError(f"{where}: {reason}")
             yield _case_rejection(case, names, name, f"{where}: {reason}")
             return
-    patient = names.patient(group_key(case))
     yield mark_case(ready.volume.array, names.case(case.case_id), patient)
     yield from _rows(ready, task, names, counts)
 

@@ -15,13 +15,15 @@ from sammed_data.corpus import Corpus
 from sammed_data.describe import Table
 from sammed_data.types import CorpusError
 
+_PROPOSAL = ("dataset", "patient_id", "reason")
+
 
 def tables(audit: Audit) -> list[Table]:
     """What was found, counted, and how the search does on planted copies."""
     found = [
         _recall_table("Planted pictures: copies found by the same search", audit.search.recalls)
     ]
-    if audit.search.volumes:
+    if any(r.planted for r in audit.search.volumes):
         title = "Planted volumes: fingerprints that stay near (restacked from stored slices)"
         found.append(_recall_table(title, audit.search.volumes))
     if audit.pairs:
@@ -205,11 +207,14 @@ def write_tables(audit: Audit, corpus: Corpus, out: Path) -> None:
     ]  # fmt: skip
     proposal = list({(r["dataset"], r["patient_id"]): r for r in reversed(proposal)}.values())
     named = {"pairs": pairs, "defects": defects, "exclude-proposal": proposal}
+    empty = {"pairs": ["kind"], "defects": ["kind"], "exclude-proposal": list(_PROPOSAL)}
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name, rows in named.items():
             text = io.StringIO()
-            writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
+            writer = csv.DictWriter(
+                text, list(rows[0]) if rows else empty[name], lineterminator="\n"
+            )
             writer.writeheader()
             writer.writerows(rows)
             (out / f"{name}.csv").write_text(text.getvalue(), encoding="utf-8")

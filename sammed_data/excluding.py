@@ -1,0 +1,111 @@
+"""Lists against a corpus: give it one, and say what it hides."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sammed_data.corpus import Corpus
+from sammed_data.exclude import Exclusion, load, save
+from sammed_data.privacy import Pseudonyms
+from sammed_data.types import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Applied:
+    """What giving a list to a corpus did.
+
+    Attributes:
+        known: entries that name something in it.
+        unknown: entries that name nothing in it; they stay in the list for later builds.
+    """
+
+    known: int
+    unknown: int
+
+
+def patient_name(dataset: str, patient: str, known: set[str], key_file: Path | None = None) -> str:
+    """The ``patient_id`` of the rows that a user means by it, or by the key of the source.
+
+    Raises:
+        UsageError: the key file cannot be read.
+    """
+    if patient in known:
+        return patient
+    secret = None if key_file is None else read_key(key_file)
+    return Pseudonyms(dataset=dataset, secret=secret).patient(patient)
+
+
+def read_key(path: Path) -> bytes:
+    """The bytes of a site's key file.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as err:
+        raise UsageError(f"cannot read the key file {path}: {err.strerror}") from err
+
+
+def apply_list(
+    root: Path, entries: Sequence[Exclusion], *, key_file: Path | None = None
+) -> Applied:
+    """Add a list to that of a corpus; patients are stored as their pseudonyms.
+
+    Raises:
+        CorpusError: no corpus there, or it cannot be written.
+    """
+    corpus = Corpus(root)
+    known: dict[tuple[str, str], set[str]] = {}
+    for number in range(len(corpus.shards)):
+        names = ["sample_id", "dataset", "case_id", "patient_id"]
+        table, _ = corpus.columns(number, names)
+        for dataset, sample, case, patient in zip(
+            *(table[n].to_pylist() for n in ("dataset", "sample_id", "case_id", "patient_id")),
+            strict=True,
+        ):
+            known.setdefault(("sample", ""), set()).add(sample)
+            known.setdefault(("case", dataset), set()).add(case)
+            known.setdefault(("patient", dataset), set()).add(patient)
+    stored, hits = [], 0
+    for entry in entries:
+        own = known.get((entry.level, entry.dataset), set())
+        name = entry.id
+        if entry.level == "patient":
+            name = patient_name(entry.dataset, name, own, key_file)
+        hits += name in own
+        # Only `withdraw`, which removes the rows, may say that they are gone.
+        stored.append(replace(entry, id=name, withdrawn=False))
+    before = {(e.level, e.dataset, e.id): e for e in load(root).entries}
+    added = {(e.level, e.dataset, e.id): e for e in stored}
+    save(
+        root,
+        {**added, **{k: e for k, e in before.items() if e.withdrawn or k not in added}}.values(),
+    )
+    return Applied(known=hits, unknown=len(entries) - hits)
+
+
+def excluded_lines(corpus: Corpus) -> list[str]:
+    """What the list of a corpus hides, by reason; nothing where it has no list."""
+    if not corpus.exclusions:
+        return []
+    images, masks = Counter[str](), Counter[str]()
+    for row in corpus.index(with_excluded=True):
+        ids = {"sample_id": row.sample_id, "dataset": row.dataset, **row.meta}
+        reason = corpus.exclusions.reason(ids)
+        if reason is not None:
+            images[reason] += 1
+            masks[reason] += len(row.masks)
+    gone = [e for e in corpus.exclusions.entries if e.withdrawn]
+    lines = [
+        f"excluded: {reason}: {n:,} images with {masks[reason]:,} masks"
+        for reason, n in sorted(images.items())
+    ]
+    total = f"excluded by exclude.csv: {images.total():,} images with {masks.total():,} masks"
+    lines = [total, *lines]
+    if gone:
+        lines.append(f"withdrawn: {len(gone)} patients, whose rows are gone")
+    return lines
