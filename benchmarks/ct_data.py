@@ -1,7 +1,7 @@
 """Made-up CT volumes with a 13-label map, as the build benchmark reads them.
 
-Noise is correlated as a reconstruction's is, so that deflate leaves of it what it leaves of a CT (about
-0.42 of the bytes at gzip level 6); some structures are torn into several components a slice.
+Noise is correlated as a reconstruction's is, so that deflate leaves of it what it leaves of a CT
+(about 0.46 of the bytes at gzip level 6); some structures are torn into several parts a slice.
 """
 
 from __future__ import annotations

@@ -26,10 +26,12 @@ from sammed_data.exclude import load as load_exclusions
 from sammed_data.stores import parquet_source, place
 from sammed_data.types import CorpusError, ReadError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+# Version 1 had no `notes`.
+READABLE_VERSIONS = (1, 2)
 SPLITS = ("train", "validation", "test", "held_out")
 ROWS_PER_GROUP = 32
-GROUP_BYTES = 16 << 20
+GROUP_BYTES = 8 << 20
 _OPEN_FILES = 64
 # In a shard's footer: hash over the content hashes of its rows.
 CONTENT_KEY = b"sammed_content_sha256"
@@ -110,6 +112,7 @@ SCHEMA = pa.schema(
             ),
         ),
         ("catalog_version", pa.int32()),
+        ("notes", pa.list_(pa.string())),
         ("content_sha256", pa.string()),
     ]
 )
@@ -239,9 +242,10 @@ class Corpus:
         self.root = root
         self.manifest: dict[str, Any] = load_manifest(path)
         version = self.manifest.get("schema_version")
-        if version != SCHEMA_VERSION:
+        if version not in READABLE_VERSIONS:
             raise CorpusError(
-                f"{path} has schema version {version}, this sammed reads {SCHEMA_VERSION}: rebuild"
+                f"{path} has schema version {version}, this sammed reads "
+                f"{' and '.join(map(str, READABLE_VERSIONS))}: rebuild"
             )
         self.exclusions: Exclusions = load_exclusions(root)
         self.shards: list[Path] = [root / s["path"] for s in self.manifest["shards"]]

@@ -94,7 +94,7 @@ def row_digest(
 
 
 class ShardWriter:
-    """Writes rows in order, at most 32 of them or 16 MB a row group."""
+    """Writes rows in order, at most 32 of them or 8 MB a row group."""
 
     def __init__(self, path: Path) -> None:
         compression = {c: "NONE" if c in _PACKED else "ZSTD" for c in _leaf_columns()}
@@ -134,8 +134,9 @@ class ShardWriter:
     @stage("Parquet")
     def _flush(self) -> None:
         table = pa.Table.from_pylist(self._rows, schema=SCHEMA)
-        self._writer.write_table(table, row_group_size=len(self._rows))
-        self._rows, self._bytes = [], 0
+        self._rows.clear()  # the table has its own copy of their bytes
+        self._bytes = 0
+        self._writer.write_table(table, row_group_size=len(table))
 
     @stage("Parquet")
     def close(self) -> str:

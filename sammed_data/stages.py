@@ -6,8 +6,8 @@ The time of a stage excludes what stages inside it take, so that all of them add
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
 from typing import ParamSpec, TypeVar
@@ -22,7 +22,7 @@ REST = "bookkeeping"
 
 class _Clock:
     def __init__(self) -> None:
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
         self._open = [REST]
         self._since = time.process_time()
 
@@ -65,7 +65,7 @@ def stage(name: str) -> Callable[[Callable[Arguments, Result]], Callable[Argumen
 
 
 @contextmanager
-def watch() -> Iterator[Counter[str]]:
+def watch() -> Iterator[dict[str, float]]:
     """CPU seconds of this process by stage, complete when the block ends."""
     global _clock  # noqa: PLW0603 - one measurement at a time; workers have one each
     clock = _clock = _Clock()
@@ -74,3 +74,17 @@ def watch() -> Iterator[Counter[str]]:
     finally:
         clock.turn()
         _clock = None
+
+
+def profile_lines(seconds: Mapping[str, float]) -> list[str]:
+    """Stages by their time, those of the floor first, and the ratio of the whole to the floor."""
+    total, floor = sum(seconds.values()), sum(seconds.get(name, 0.0) for name in FLOOR)
+    if not floor:
+        return ["profile: no shard was built, so nothing was measured"]
+    rest = sorted(set(seconds) - set(FLOOR), key=lambda name: -seconds[name])
+    lines = [
+        f"{name:<16} {seconds.get(name, 0.0):9.3f} s {seconds.get(name, 0.0) / total:6.1%}"
+        for name in (*FLOOR, *rest)
+    ]
+    lines.insert(len(FLOOR), f"{'floor':<16} {floor:9.3f} s {floor / total:6.1%}")
+    return [*lines, f"{'all':<16} {total:9.3f} s, {total / floor:.2f} x the floor, CPU time"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from socket import gethostname
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 
 from sammed_data import intensity
 from sammed_data.audit.fingerprints import CaseMark, mark_case
-from sammed_data.curate import CASE_RULES, MASK_RULES, RULES
+from sammed_data.curate import CASE_RULES, MASK_RULES, RULES, burned_in
 from sammed_data.encodings import pair_on_grid, read_labels
 from sammed_data.engine import fail_point, stop_if_asked
 from sammed_data.masks import SPLIT_KINDS, Part, Plan, plane_masks
@@ -26,6 +26,7 @@ from sammed_data.slices import Slice, cut, slices_with_labels, straight
 from sammed_data.sources import case_paths, digest, relative, source_hashes
 from sammed_data.splits import group_key
 from sammed_data.stores import land
+from sammed_data.stages import watch
 from sammed_data.types import (
     Case,
     GeometryError,
@@ -113,6 +114,21 @@ def build_shard(task: ShardTask) -> str:
     return stem
 
 
+@dataclass(frozen=True, kw_only=True)
+class Timed:
+    """A shard that was built, and the CPU seconds of its stages."""
+
+    stem: str
+    seconds: Mapping[str, float]
+
+
+def timed_shard(task: ShardTask) -> Timed:
+    """:func:`build_shard`, by the clock."""
+    with watch() as seconds:
+        stem = build_shard(task)
+    return Timed(stem=stem, seconds=dict(seconds))
+
+
 def case_items(
     case: Case, task: ShardTask, counts: Counts
 ) -> Iterator[dict[str, Any] | Rejection | CaseMark]:
@@ -132,8 +148,9 @@ def case_items(
         rule = "grid" if isinstance(err, GeometryError) else "unreadable"
         yield _case_rejection(case, names, rule, _with_place(case, str(err)))
         return
-    for name, check in CASE_RULES.items():
-        reason = check(ready.volume, ready.labels)
+    broken = [("burned-in", burned_in(ready.volume, task.dataset.entry))]
+    broken += [(n, check(ready.volume, ready.labels)) for n, check in CASE_RULES.items()]
+    for name, reason in broken:
         if reason is not None:
             where = relative(case.image_path, case.root)
             if task.strict:

@@ -160,7 +160,7 @@ def _scaled(array: NDArray[Any], header: Any) -> NDArray[Any]:
     slope, inter = header.get_slope_inter()
     if slope is None or (slope == 1 and inter == 0):
         return array
-    scaled = np.empty(array.shape, _scaled_type(array, slope, inter))
+    scaled: NDArray[Any] = np.empty(array.shape, _scaled_type(array, slope, inter))
     for stored, plane in zip(array, scaled, strict=True):
         plane[...] = stored.astype(np.float64) * slope + inter
     return scaled
