@@ -447,6 +447,17 @@ def test_frames_are_named_in_a_table(tmp_path):
     )
 
 
+def test_a_listing_from_afar_counts_an_array_as_one_image(tmp_path):
+    entry = _entry(
+        "binary", {"1": "nucleus"}, images="i/images.npy", masks="masks.npy",
+        image={"axes": "NYX"}, label={"axes": "NYX"},
+    )  # fmt: skip
+    listing = [("i/images.npy", False), ("masks.npy", False)]
+    found = discover(entry, tmp_path / "nowhere", listing)
+    assert found.problems == ()
+    assert [c.case_id for c in found.cases] == ["i/images"]
+
+
 def test_an_array_that_cannot_be_opened_is_one_rejection(tmp_path):
     (tmp_path / "i").mkdir()
     (tmp_path / "i/images.npy").write_bytes(b"nothing")
