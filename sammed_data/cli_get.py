@@ -126,7 +126,7 @@ def plan(
 
       sammed data plan hc18 kvasir_seg --ask --json
     """
-    from sammed_data.get.estimate import cost_of, totals
+    from sammed_data.get.estimate import bytes_on_disk, cost_of, totals
     from sammed_data.get.listing import list_entries
 
     filters = _filters(
@@ -136,7 +136,14 @@ def plan(
     filters = replace(filters, present=present, names=tuple(names or ()))
     rows = list_entries(source, data_root(root), filters)
     asked = {row.entry.id: _asked(row.entry) for row in rows} if ask else {}
-    costs = [cost_of(row.entry, asked.get(row.entry.id)) for row in rows]
+    costs = [
+        cost_of(
+            row.entry,
+            asked.get(row.entry.id),
+            None if row.place is None else bytes_on_disk(row.entry, row.place),
+        )
+        for row in rows
+    ]
     sums = totals(costs)
     if as_json:
         sources = [
@@ -195,7 +202,7 @@ def fetch(
                 with progress_bars() as progress:
                     row |= asdict(run_fetch(entry, base, web, options, progress=progress))
             except FetchError as err:
-                row["error"] = str(err)
+                row["error"] = f"{err}; or by hand, from {entry.homepage}"
         results.append(row)
         if not as_json:
             print_fetched(row)

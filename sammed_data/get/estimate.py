@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from sammed_data.catalog import CatalogEntry
+from sammed_data.discover import discover
 from sammed_data.get.fetch import downloads_of
+from sammed_data.sources import case_paths, state
+from sammed_data.types import SammedError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,17 +68,34 @@ class Total:
     unknown: int
 
 
-def cost_of(entry: CatalogEntry, asked_bytes: int | None = None) -> Cost:
-    """Estimate one entry; ``asked_bytes``: what its servers said, where the entry is silent."""
+def bytes_on_disk(entry: CatalogEntry, place: Path) -> int | None:
+    """Size of the images and labels that lie under a place; None if they cannot be read."""
+    try:
+        paths = {path for case in discover(entry, place).cases for _, path in case_paths(case)}
+        return sum(size for path in paths for _, size, _ in state(path))
+    except SammedError:
+        return None
+
+
+def cost_of(
+    entry: CatalogEntry, asked_bytes: int | None = None, disk_bytes: int | None = None
+) -> Cost:
+    """Estimate one entry.
+
+    Args:
+        entry: the dataset.
+        asked_bytes: what its servers said, where the entry is silent.
+        disk_bytes: size of what lies here already; better than a download's size.
+    """
     expected, downloads = entry.expected, downloads_of(entry)
     sizes = [d.bytes for d in downloads]
     size = sum(s for s in sizes if s is not None) if sizes and None not in sizes else None
     size = asked_bytes if size is None else size
     cases = expected.cases
     images = expected.images if expected.images is not None or entry.dims == "3D" else cases
-    rate, units = (
-        (PER_VOLUME_BYTE, size) if entry.dims == "3D" else (PER_PICTURE.get(entry.modality), images)
-    )
+    in_3d = entry.dims == "3D"
+    rate = PER_VOLUME_BYTE if in_3d else PER_PICTURE.get(entry.modality)
+    units = (disk_bytes or size) if in_3d else images
     known = rate is not None and units is not None
     to_do = ""
     if entry.access != "open":

@@ -16,7 +16,7 @@ import zipfile
 import pytest
 
 from sammed_data.catalog import load_catalogs
-from sammed_data.get.estimate import cost_of, totals
+from sammed_data.get.estimate import bytes_on_disk, cost_of, totals
 from sammed_data.get.fetch import FetchOptions, downloads_of, fetch, steps_by_hand
 from sammed_data.get.listing import Filters, list_entries
 from sammed_data.get.lock import LOCK_NAME, read_lock
@@ -402,3 +402,11 @@ def test_archives_can_get_a_folder_of_their_own_name(bad_server, tmp_path):  # n
     assert probe(entry, patient_web()).cases == N
     done = fetch(entry, tmp_path / "data", patient_web())
     assert sorted(p.name for p in done.place.iterdir()) == ["images", "labels"]
+
+
+def test_what_lies_here_is_measured(tmp_path):
+    root = fakes.write_source(tmp_path / "data", n=2)
+    size = sum(p.stat().st_size for p in root.rglob("*.gz"))
+    entry = fakes.make_entry()
+    assert bytes_on_disk(entry, root) == size
+    assert cost_of(entry, disk_bytes=size).corpus_bytes == pytest.approx(size / 2, abs=1)
