@@ -13,6 +13,7 @@ _SPLIT = re.compile(r"([_\-\s.+()\[\]]+)")
 _GLUED = re.compile(
     rf"({'|'.join(sorted(LABEL_WORDS | IMAGE_WORDS, key=len, reverse=True))})(\d.*)", re.IGNORECASE
 )
+_NUMBERED = re.compile(r"([A-Za-z]+)(\d+)")
 _SPECIAL = re.compile(r"[*?\[{}\]]")
 
 
@@ -71,10 +72,10 @@ def _affix(stem: str, case: str) -> tuple[str, str]:
 
 
 def pieces(stem: str) -> list[str]:
-    """Tokens and separators of a stem, in order; 'img0001' is two tokens."""
+    """Tokens and separators of a stem, in order; 'img0001' and 'Case1' are two tokens."""
     out: list[str] = []
     for part in _SPLIT.split(stem):
-        glued = _GLUED.fullmatch(part)
+        glued = _GLUED.fullmatch(part) or _NUMBERED.fullmatch(part)
         out += [glued[1], glued[2]] if glued else [part] if part else []
     return out
 

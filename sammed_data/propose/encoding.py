@@ -63,18 +63,18 @@ def find_encoding(root: Path, group: Group, told: str | None = None) -> Coding:
     by_header = _of_dicom(labels) or _of_segments(root, labels) or _of_outlines(labels)
     if by_header is not None:
         return by_header
-    seen, bad = _look(root, labels)
+    images = {p.labels[0].path: p.image.path for p in group.pairs}
+    seen, bad = _look(root, labels, images)
     if not seen:
         why = bad[0][1] if bad else "no label file could be looked at"
         return Coding(type="index", evidence=why, doubt="high", unreadable=tuple(bad))
     said = f"{len(seen)} of {len(labels)} label files looked at"
-    tail = group.label_patterns[0][0]
-    several = len(labels) > len(group.label_patterns) * len({p.image.path for p in group.pairs})
+    tail = " ".join(p for p, _ in group.label_patterns)
     if told is not None:
         found = _told(told, seen, group)
     elif "{structure}" in tail:
         found = _one_mask_a_file("file_per_class", seen, group.structures)
-    elif "{instance}" in tail or ("*" in tail and several):
+    elif "{instance}" in tail:
         found = _one_mask_a_file("file_per_instance", seen, ("1",))
     else:
         found = _map(seen)
@@ -150,7 +150,10 @@ def _of_segments(root: Path, labels: Sequence[Item]) -> Coding | None:
     )
 
 
-def _look(root: Path, labels: Sequence[Item]) -> tuple[list[_Seen], list[tuple[str, str]]]:
+def _look(
+    root: Path, labels: Sequence[Item], images: Mapping[str, str]
+) -> tuple[list[_Seen], list[tuple[str, str]]]:
+    from sammed_data.readers.picture_stack import read_picture_stack
     from sammed_data.readers.registry import read_label_map
 
     seen: list[_Seen] = []
@@ -164,7 +167,11 @@ def _look(root: Path, labels: Sequence[Item]) -> tuple[list[_Seen], list[tuple[s
             continue
         budget -= 8 * item.size
         try:
-            array, _ = read_label_map(root / item.path.rstrip("/"))
+            place = root / item.path.rstrip("/")
+            if item.kind == "stack":
+                array, _ = read_picture_stack(place, root / images[item.path])
+            else:
+                array, _ = read_label_map(place)
         except SammedError as err:
             bad.append((item.path, str(err).replace(f"{root}/", "")))
             continue
@@ -370,7 +377,7 @@ def _coloured(seen: Sequence[_Seen]) -> Coding:
         why = "a lossy format has changed them" if lossy else "maybe one an object"
         return Coding(type="rgb", values=tuple(named[:_MAX_COLOURS]), doubt="high",
                       evidence=f"{len(codes)} or more colours: {why}")  # fmt: skip
-    doubt: Doubt = "low" if len(named) <= 12 else "medium"
+    doubt: Doubt = "low" if 1 < len(named) <= 12 else "medium"  # one colour may be an object's
     return Coding(type="rgb", values=tuple(named), doubt=doubt,
                   evidence=f"{len(named)} colours beside black")  # fmt: skip
 

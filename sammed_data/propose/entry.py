@@ -10,10 +10,12 @@ from typing import Any
 from sammed_data.propose.carriers import Answers, Group, Inference, Proposal
 from sammed_data.propose.encoding import Coding
 from sammed_data.propose.modality import Guess
+from sammed_data.propose.names import split_word
 from sammed_data.propose.naming import Labels
 from sammed_data.propose.patients import Candidate
 
 _SPLITS = {
+    "tr": "train", "va": "validation", "ts": "test", "te": "test",
     "train": "train", "training": "train", "val": "validation", "valid": "validation",
     "validation": "validation", "dev": "validation", "test": "test", "testing": "test",
 }  # fmt: skip
@@ -31,11 +33,11 @@ def splits_of(paths: Sequence[str]) -> dict[str, list[str]]:
     parts = [p.split("/") for p in sorted({p.rstrip("/") for p in paths})]
     for k in range(min(len(p) for p in parts) - 1 if parts else 0):
         names = {p[k] for p in parts}
-        if len(names) > 1 and all(n.lower() in _SPLITS for n in names):
+        if len(names) > 1 and all(split_word(n) for n in names):
             found: dict[str, list[str]] = {}
             for name in sorted(names):
                 glob = "*/" * k + f"{name}/**"
-                found.setdefault(_SPLITS[name.lower()], []).append(glob)
+                found.setdefault(_SPLITS[split_word(name).lower()], []).append(glob)
             return found
     return {}
 

@@ -14,7 +14,7 @@ from sammed_data.propose.carriers import Item, Role
 from sammed_data.types import SammedError
 
 MAX_LOOK_BYTES = 96 << 20
-_FEW_VALUES, _SMOOTH, _BIMODAL = 300, 0.75, 0.97
+_FEW_VALUES, _HANDFUL, _SMOOTH, _BIMODAL = 300, 16, 0.6, 0.97
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ class Look:
             return None
         if not self.whole:
             return "image"
-        if self.n_values == 2 or (self.n_values <= _FEW_VALUES and self.smooth >= _SMOOTH):
+        if self.n_values <= _HANDFUL or (self.n_values <= _FEW_VALUES and self.smooth >= _SMOOTH):
             return "label"
         if self.n_values <= 4096 and self.whole and self.smooth >= 0.9:
             return "label"  # many instances

@@ -107,7 +107,14 @@ class Inspector:
         images = list({p.image.path: p.image for p in group.pairs}.values())
         coding = self._coding(group, answers.encoding)
         looks = [s for i in spread(images, _A_GROUP) if (s := self._look(i)) is not None]
-        return self._proposer.propose(group, coding, looks, self._exclude(group), answers)
+        shared = False
+        if answers.images is None:
+            own = {i.path for i in images}
+            others = {p.image.path for g in self.groups if g is not group for p in g.pairs}
+            shared = bool(own & others)
+        return self._proposer.propose(
+            group, coding, looks, self._exclude(group), answers, shared=shared
+        )
 
     def _refuse_empty(self) -> None:
         if self.found.items:

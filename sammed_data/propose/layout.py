@@ -6,9 +6,11 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from os.path import commonprefix
 
 from sammed_data.propose.align import Aligned, Fields, align, bids_pattern, escape
 from sammed_data.propose.carriers import Doubt, Group, Item, Pair, worst
+from sammed_data.propose.merge import merge_folders
 from sammed_data.propose.names import (
     LABEL_WORDS,
     channel_number,
@@ -16,13 +18,14 @@ from sammed_data.propose.names import (
     observer,
     parse,
     sequence_of,
+    split_word,
     tokens,
 )
 from sammed_data.propose.pairing import SURE
 
 _RANDOM = re.compile(r"[0-9a-f]{8,}|\d+|(?=[a-z0-9]*\d)(?=[a-z0-9]*[a-z])[a-z0-9]{12,}", re.I)
 _NUMBERED = re.compile(r"(.*?)[_\-\s]*(\d+)")
-MAX_GROUPS = 12
+MAX_GROUPS, _MAX_HEADS = 12, 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +56,30 @@ def find_groups(pairs: Sequence[Pair], known: Callable[[str], bool], binary: Map
     groups: list[Group] = []
     for members in buckets.values():
         groups += _of_bucket(members, known, binary, named)
-    groups = _merge_sequences(groups)
+    groups = merge_folders(_merge_sequences(groups), known, binary)
     groups.sort(key=lambda g: (-len(g.pairs), g.label_patterns))
+    if len(groups) > 1:
+        groups = [_lonely(g) for g in groups]
+    groups = [_mixed(g) for g in groups]
     return _with_names(groups)
+
+
+def _lonely(group: Group) -> Group:
+    """A group of one image beside others may be a part of one of them."""
+    if len({p.image.path for p in group.pairs}) > 1:
+        return group
+    why = "; one image alone, beside other groups"
+    return replace(group, doubt=worst(group.doubt, "medium"), evidence=group.evidence + why)
+
+
+def _mixed(group: Group) -> Group:
+    """Cases called by a few different words may be several datasets in one folder."""
+    stems = {parse(p.image.path).stem for p in group.pairs}
+    heads = {h[0].lower() for s in stems if (h := re.match(r"[A-Za-z]+", s))}
+    if not 2 <= len(heads) <= _MAX_HEADS or any(split_word(h) for h in heads):
+        return group
+    why = f"; names begin with {', '.join(sorted(heads))}: perhaps several datasets in one"
+    return replace(group, doubt=worst(group.doubt, "medium"), evidence=group.evidence + why)
 
 
 def _signature(joined: _Joined) -> tuple[object, ...]:
@@ -83,6 +107,8 @@ def _entity_keys(stem: str) -> str:
 def _plain(folder: str, at: Aligned, middle: Sequence[str]) -> str:
     if folder in middle:
         return "{both}"
+    if split_word(folder):
+        return folder.removesuffix(split_word(folder)) + "{split}"
     if at.case and at.case in folder:
         return folder.replace(at.case, "{case}")
     return re.sub(r"\d+", "0", folder) if _RANDOM.fullmatch(folder) else folder
@@ -96,9 +122,9 @@ def _of_bucket(
     bids = any(is_bids(parse(m.pair.image.path).stem) for m in members)
     a_image = Counter(m.pair.image.path for m in members)
     if bids or members[0].pair.labels[0].kind in ("seg", "rtstruct"):
-        return _made(members, None)
+        return _made(members)
     if max(a_image.values()) == 1 and (len(ends) == 1 or not members[0].at.case):
-        return _made(members, "{case}" if len(ends) > 1 else None)
+        return _made(members, *(["{case}"] if len(ends) > 1 else []))
     several = [m for m in members if binary.get(m.pair.labels[0].path) is False]
     if several and len(several) < len(members) and len(ends) <= 12:
         rest = [m for m in members if m not in several]
@@ -108,11 +134,23 @@ def _of_bucket(
         return _observed(members, observers)
     words = {end: _words(end) for end in ends}
     if all(not w or w.isdigit() for w in words.values()):
-        base = min(ends, key=len)
-        return _made(members, base if any(not w for w in words.values()) else "", wild=True)
+        return _made(members, *_numbered_ends(words))
     if all(_RANDOM.fullmatch(w) for w in words.values() if w):
         return _made(members, "{instance}")
     return _structures(members, words, known, named)
+
+
+def _numbered_ends(words: Mapping[str, str]) -> list[str]:
+    """Patterns of endings that differ by a number, or have none."""
+    bare = sorted(end for end, word in words.items() if not word)
+    numbered = sorted(end for end, word in words.items() if word)
+    out = [escape(end) for end in bare]
+    if numbered:
+        head = commonprefix(numbered).rstrip("0123456789")
+        tail = commonprefix([n[::-1] for n in numbered])[::-1].lstrip("0123456789")
+        tail = tail if len(head) + len(tail) < min(map(len, numbered)) else ""
+        out.append(escape(head) + "{instance}" + escape(tail))
+    return out
 
 
 def _words(end: str) -> str:
@@ -168,7 +206,7 @@ def _alternatives(members: Sequence[_Joined]) -> list[Group]:
     """One group an ending: different label maps of the same images."""
     out: list[Group] = []
     for end in sorted({m.end for m in members}):
-        for group in _made([m for m in members if m.end == end], None):
+        for group in _made([m for m in members if m.end == end]):
             why = "; other masks of the same images are proposed as entries of their own"
             out.append(replace(group, doubt=worst(group.doubt, "medium"),
                                evidence=group.evidence + why))  # fmt: skip
@@ -179,7 +217,7 @@ def _observed(members: Sequence[_Joined], observers: Mapping[str, int | None]) -
     groups = [
         (number or 1, g)
         for end, number in sorted(observers.items(), key=lambda o: (o[1] or 0, o[0]))
-        for g in _made([m for m in members if m.end == end], None)
+        for g in _made([m for m in members if m.end == end])
     ]
     first = groups[0][1]
     images = len({m.pair.image.path for m in members})
@@ -195,20 +233,16 @@ def _observed(members: Sequence[_Joined], observers: Mapping[str, int | None]) -
     ]
 
 
-def _made(members: Sequence[_Joined], end: str | None, *, wild: bool = False) -> list[Group]:
+def _made(members: Sequence[_Joined], *ends: str) -> list[Group]:
     """A group with its patterns.
 
     Args:
         members: pairs of one signature.
-        end: pattern of the label's ending; None = the ending itself, the same for all.
-        wild: a ``*`` follows the ending.
+        ends: patterns of the label's ending; none = the ending itself, the same for all.
     """
     fields = Fields(values={})
     image = _image_pattern(members, fields)
-    label = _label_pattern(members, fields, end)
-    if wild:
-        label = label.removesuffix(parse(members[0].pair.labels[0].path).suffix)
-        label += "*" + parse(members[0].pair.labels[0].path).suffix
+    labels = [_label_pattern(members, fields, end) for end in ends or (None,)]
     hows = Counter(m.pair.how for m in members)
     images = len({m.pair.image.path for m in members})
     said = f"{images} images with {len(members)} masks by: {', '.join(sorted(hows))}"
@@ -218,7 +252,7 @@ def _made(members: Sequence[_Joined], end: str | None, *, wild: bool = False) ->
             name="",
             pairs=tuple(m.pair for m in members),
             image_patterns=((image, sequence),),
-            label_patterns=((label, 1),),
+            label_patterns=tuple((label, 1) for label in labels),
             doubt=worst(*(_sure(h) for h in hows)),
             evidence=said,
         )
@@ -259,6 +293,10 @@ def _folder(at: Sequence[Aligned], column: Sequence[str], fields: Fields) -> str
     """A folder's text, which may hold the case name."""
     if len(set(column)) == 1 or fields.find(column) is not None:
         return fields.name_of(column, "folder")
+    words = [split_word(c) for c in column]
+    heads = {c.removesuffix(w) for c, w in zip(column, words, strict=True)}
+    if all(words) and len(heads) == 1:
+        return escape(heads.pop()) + fields.name_of(words, "split")
     cases = [a.case for a in at]
     affixes = {tuple(c.split(a, 1)) for c, a in zip(column, cases, strict=True) if a and a in c}
     if "case" in fields.values and len(affixes) == 1 and all(a and a in c for c, a in zip(
@@ -284,6 +322,8 @@ def _label_pattern(members: Sequence[_Joined], fields: Fields, end: str | None) 
         stem = escape(members[0].at.label_affix[0]) + fields.name_of(cases, "case") + tail
     else:
         stem = _free_stem([n.stem for n in names], fields, end)
+    if names[0].suffix == "/":
+        return "/".join(folders) + "/"
     return "/".join([*folders, stem + _suffixes([n.suffix for n in names])])
 
 

@@ -187,3 +187,16 @@ def _key(all_parts: Sequence[str], dropped: frozenset[str]) -> tuple[str, ...]:
 def _entities(part: str) -> list[str]:
     found = [t.lower() for t in part.split("_")]
     return [t for t in found if "-" in t and not t.startswith(("seg-", "desc-"))]
+
+
+_SPLIT_END = re.compile(
+    r"(?:(?<=images)|(?<=labels)|(?<=masks)|(?<=image)|(?<=label))(Tr|Ts|Va|Val|Te)$"
+    r"|^(train|training|val|valid|validation|dev|test|testing)$",
+    re.IGNORECASE,
+)
+
+
+def split_word(folder: str) -> str:
+    """The word of a folder that names an official split ('Tr' of 'imagesTr'), '' if none does."""
+    found = _SPLIT_END.search(folder)
+    return (found[1] or found[2]) if found else ""

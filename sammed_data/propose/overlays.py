@@ -127,10 +127,10 @@ def _result(
     corpus: Path, sheet: Path | None, n: int, tried: int, found: int, said: Mapping[str, Any]
 ) -> Trial:
     from sammed_data.corpus import Corpus
-    from sammed_data.describe import contact_sheet
+    from sammed_data.sheet import Wanted, contact_sheet
 
     opened = Corpus(corpus)
-    shown = 0 if sheet is None else contact_sheet(opened, sheet, n=n)
+    shown = 0 if sheet is None else contact_sheet(opened, sheet, Wanted(n=n))
     counts = opened.manifest["counts"]
     return Trial(
         cases=tried,

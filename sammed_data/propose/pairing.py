@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from sammed_data.propose.carriers import Item, Pair, Role
 from sammed_data.propose.formats import grid_key
-from sammed_data.propose.names import parse
+from sammed_data.propose.names import parse, sequence_of
 
-_MAX_GRIDS = 600
+_MAX_GRIDS, _SEQUENCES, _MANY = 600, 8, 2_000
 _Key = tuple[str, ...]
 # How sure each rule is; the worst rule that joined a pair of a group counts.
 SURE = {
@@ -20,6 +21,7 @@ SURE = {
     "equal names but for the sequence": "low",
     "equal file names in other folders": "medium",
     "file names that begin alike": "medium",
+    "one folder a case": "medium",
     "one grid in space": "medium",
     "the only image": "medium",
     "named by the outlines": "low",
@@ -45,7 +47,21 @@ def pair_up(root: Path, items: Sequence[Item], role: Mapping[str, Role]) -> list
             how, matched = found
             pairs += [Pair(image=i, labels=(label,), how=how) for i in matched]
     pairs += _by_grid(root, images, left, {p.image.path for p in pairs})
-    return pairs
+    return _stacked(pairs)
+
+
+def _stacked(pairs: Sequence[Pair]) -> list[Pair]:
+    """Pictures that belong to a DICOM series are its slices: their folder is the label."""
+    out: dict[tuple[str, str], Pair] = {}
+    for pair in pairs:
+        label, series = pair.labels[0], pair.image.path.endswith("/")
+        folder = label.path.rpartition("/")[0]
+        if series and label.kind == "raster" and folder:
+            stack = Item(path=f"{folder}/", kind="stack")
+            out[pair.image.path, stack.path] = Pair(image=pair.image, labels=(stack,), how=pair.how)
+        else:
+            out[pair.image.path, label.path] = pair
+    return list(out.values())
 
 
 class _Index:
@@ -58,6 +74,7 @@ class _Index:
         self.own: dict[_Key, list[Item]] = {}
         self.begins: dict[_Key, list[Item]] = {}
         self.own_begins: dict[_Key, list[Item]] = {}
+        self.under: dict[tuple[str, ...], list[Item]] = {}
         for image in images:
             name = parse(image.path)
             if image.series:
@@ -65,6 +82,8 @@ class _Index:
             self.exact.setdefault(name.key, []).append(image)
             self.loose.setdefault(name.loose, []).append(image)
             self.own.setdefault(name.own, []).append(image)
+            for n in range(1, len(name.folders) + 1):
+                self.under.setdefault(name.folders[:n], []).append(image)
             for n in range(1, len(name.key)):
                 self.begins.setdefault(name.key[:n], []).append(image)
             for n in range(1, len(name.own)):
@@ -86,17 +105,50 @@ class _Index:
         # A mask that names its sequence is not that of another sequence's image.
         if name.loose == name.key and name.loose and name.loose in self.loose:
             return "equal names but for the sequence", self.loose[name.loose]
-        return self._by_file_name(name.own)
+        return self._equal_file_names(label) or self._by_folder(label) or self._alike(label)
 
-    def _by_file_name(self, own: _Key) -> tuple[str, list[Item]] | None:
-        if _is_specific(own) and len(self.own.get(own, ())) == 1:
-            return "equal file names in other folders", self.own[own]
-        for key in _shorter(own):
-            if _is_specific(key) and len(self.own.get(key, ())) == 1:
-                return "file names that begin alike", self.own[key]
-        if _is_specific(own) and len(self.own_begins.get(own, ())) == 1:
-            return "file names that begin alike", self.own_begins[own]
+    def _equal_file_names(self, label: Item) -> tuple[str, list[Item]] | None:
+        own = parse(label.path).own
+        found = _likest(label, self.own.get(own, ())) if own else []
+        return ("equal file names in other folders", found) if found else None
+
+    def _alike(self, label: Item) -> tuple[str, list[Item]] | None:
+        """File names that begin with the same tokens, a number among them."""
+        own = parse(label.path).own
+        for key in (own, *_shorter(own)):
+            if not _is_specific(key):
+                break
+            found = _likest(label, [*self.own.get(key, ()), *self.own_begins.get(key, ())])
+            if found:
+                return "file names that begin alike", found
         return None
+
+    def _by_folder(self, label: Item) -> tuple[str, list[Item]] | None:
+        """The images of the nearest folder that has any, if its name tells cases apart."""
+        folders = parse(label.path).folders
+        for n in range(len(folders), 0, -1):
+            found = self.under.get(folders[:n], [])
+            if not found:
+                continue
+            words = [sequence_of(i.path) for i in found]
+            several = "" not in words and len(set(words)) == len(words) <= _SEQUENCES
+            if (len(found) == 1 or several) and any(c.isdigit() for c in folders[n - 1]):
+                return "one folder a case", found
+            return None
+        return None
+
+
+def _likest(label: Item, images: Sequence[Item]) -> list[Item]:
+    """The one image whose path has most numbers in common with the label's; none on a tie."""
+    if len(images) == 1 and _is_specific(parse(label.path).own):
+        return list(images)
+    if not 1 < len(images) <= _MANY:
+        return []
+    wanted = Counter(t for t in parse(label.path).key if any(c.isdigit() for c in t))
+    scores = [sum((wanted & Counter(parse(i.path).key)).values()) for i in images]
+    best = max(scores)
+    found = [i for i, score in zip(images, scores, strict=True) if score == best]
+    return found if len(found) == 1 else []
 
 
 def _shorter(key: _Key) -> Iterable[_Key]:

@@ -23,6 +23,7 @@ from sammed_data.propose.naming import Labels, find_labels, parse_labels
 from sammed_data.types import CatalogError, UsageError, nearest
 
 _BY_HEADER = ("dicom_seg", "rtstruct", "seg_nrrd", "polygons")
+_ONE_CLASS = ("binary", "file_per_class", "file_per_instance")
 _MAX_EXPLICIT = 60
 
 
@@ -46,7 +47,7 @@ class Proposer:
 
     def propose(
         self, group: Group, coding: Coding, looks: Sequence[Look], exclude: Sequence[str],
-        answers: Answers,
+        answers: Answers, *, shared: bool = False,
     ) -> Proposal:  # fmt: skip
         """The proposal of a group.
 
@@ -56,6 +57,7 @@ class Proposer:
             looks: some of its images.
             exclude: globs of files that its image patterns match by mistake.
             answers: of the user.
+            shared: another group has other masks of the same images.
 
         Raises:
             UsageError: an answer that does not fit the data.
@@ -75,7 +77,7 @@ class Proposer:
         entry = entry_of(name, told, layout, "2D" if flat else "3D", found, extra)
         pairs, entry = self._checked(group, entry)
         inferences = [
-            self._format(group, images), pairs, _of_encoding(coding, entry),
+            self._format(group, images), pairs, _of_encoding(coding, entry, shared=shared),
             _inference("labels", _shown(labels.labels), labels, "--labels"),
             _inference("modality", modality.value, modality, "--modality"),
             _inference("patient", f"{patient.regex} ({patient.unit})", patient, "--patient"),
@@ -151,7 +153,7 @@ class Proposer:
 
     def _checked(self, group: Group, entry: dict[str, Any]) -> tuple[Inference, dict[str, Any]]:
         """The pairing as a build will find it by the patterns; explicit patterns if they leak."""
-        wanted = {(p.image.path.rstrip("/"), p.labels[0].path) for p in group.pairs}
+        wanted = {(p.image.path.rstrip("/"), p.labels[0].path.rstrip("/")) for p in group.pairs}
         value = f"{', '.join(p for p, _ in group.image_patterns)} with " + ", ".join(
             p for p, _ in group.label_patterns
         )
@@ -215,13 +217,17 @@ def _explicit(entry: Mapping[str, Any], structures: Sequence[str]) -> dict[str, 
     return {**entry, "layout": {**entry["layout"], "labels": patterns}}
 
 
-def _of_encoding(coding: Coding, entry: Mapping[str, Any]) -> Inference:
+def _of_encoding(coding: Coding, entry: Mapping[str, Any], *, shared: bool) -> Inference:
     rule = entry["label_encoding"]
     more = ", ".join(f"{k} {v}" for k, v in rule.items() if k != "type")
     value = f"{rule['type']} ({more})" if more else str(rule["type"])
     bad = Counter(why for _, why in coding.unreadable)
     said = [f"{sum(bad.values())} label files cannot be read"] if bad else []
-    return Inference(key="encoding", value=value, flag="--encoding", doubt=coding.doubt,
+    doubt = coding.doubt
+    if shared and coding.type in _ONE_CLASS:
+        doubt = worst(doubt, "medium")
+        said.append("the same images have other masks: these may be classes of one entry")
+    return Inference(key="encoding", value=value, flag="--encoding", doubt=doubt,
                      evidence="; ".join([coding.evidence, *coding.notes, *said]))  # fmt: skip
 
 

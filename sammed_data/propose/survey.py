@@ -191,12 +191,17 @@ def _read(root: Path, path: str, size: int, bad: list[tuple[str, str]]) -> tuple
     import pydicom
     from pydicom.errors import InvalidDicomError
 
-    from sammed_data.readers.dicom_header import NOT_IMAGES, parse_errors, silence_pydicom
+    from sammed_data.readers.dicom_header import (
+        NOT_IMAGES,
+        modality_of,
+        parse_errors,
+        silence_pydicom,
+    )
 
     silence_pydicom()
     try:
         data = pydicom.dcmread(root / path, specific_tags=_TAGS, stop_before_pixels=True)
-        modality = str(data.get("Modality", ""))
+        modality = modality_of(data)
         kind = {"SEG": "seg", "RTSTRUCT": "rtstruct"}.get(modality, "dicom")
         if kind == "dicom" and (modality in NOT_IMAGES or "Rows" not in data):
             return None

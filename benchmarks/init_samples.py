@@ -1,0 +1,154 @@
+"""How often `sammed data init --yes` is right on sample sets whose catalogue entries it never sees.
+
+    python benchmarks/init_samples.py --root ../shared/samples
+
+Truth: the catalogue entries of `evidence: built` that lie under the root. Per property: right and
+sure, right but in doubt, wrong but in doubt (said), wrong and sure (the ones that matter).
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from sammed_data.catalog import CatalogEntry, load_catalogs
+from sammed_data.discover import discover, find_root
+from sammed_data.encodings import read_labels
+from sammed_data.ontology import load_ontology
+from sammed_data.propose.carriers import Answers
+from sammed_data.propose.inspect import Inspector
+from sammed_data.propose.overlays import try_build
+from sammed_data.readers.registry import file_format, read_volume
+
+PROPERTIES = ("format", "pairs", "encoding", "values", "patients", "modality", "names")
+DOUBT_OF = {"values": "encoding", "patients": "patient", "names": "labels"}
+CASES = 8
+
+
+def pairs_of(entry, root):
+    cases = discover(entry, root).cases
+    pairs = {(str(c.image_path.resolve()), str(x.path.resolve())) for c in cases for x in c.labels}
+    return cases, pairs
+
+
+def formats(cases):
+    found = set()
+    for case in cases[:3]:
+        found.add((file_format(case.image_path), file_format(case.labels[0].path)))
+    return found
+
+
+def masks(cases, entry, images):
+    """Digests of all masks that are not empty, of some cases, and the raw labels present."""
+    out, present = set(), set()
+    for case in [c for c in cases if str(c.image_path.resolve()) in images]:
+        labels = read_labels(case, entry, read_volume(case.image_path, channel=case.channel))
+        for layer in labels.layers:
+            for value, name in layer.names.items():
+                mask = layer.array_ZYX == value
+                if mask.any():
+                    present.add(name)
+                    digest = hashlib.sha256(np.packbits(mask)).hexdigest()
+                    out.add((str(case.image_path.resolve()), digest))
+    return out, present
+
+
+def partition(cases):
+    groups = {}
+    for case in cases:
+        key = case.patient_key or case.case_id
+        groups.setdefault(key, set()).add(str(case.image_path.resolve()))
+    return {frozenset(g) for g in groups.values()}
+
+
+def judge(truth, place, proposal, root, ontology):
+    """property -> whether the proposal is right."""
+    entry = CatalogEntry.model_validate(proposal.entry)
+    cases, pairs = pairs_of(truth, place)
+    own_cases, own_pairs = pairs_of(entry, root)
+    shared = sorted({p[0] for p in pairs} & {p[0] for p in own_pairs})[:CASES]
+    wanted, present = masks(cases, truth, shared)
+    got, own_present = masks(own_cases, entry, shared)
+    same = wanted == got
+    unit = truth.patient.unit if truth.patient else "image"
+    doubt = {i.key: i.doubt for i in proposal.inferences}
+    names = {ontology.resolve(truth.labels[n]).name for n in present}
+    own_names = {ontology.resolve(entry.labels[n]).name for n in own_present}
+    groups = {frozenset(g & set(shared)) for g in partition(cases)} - {frozenset()}
+    own_groups = {frozenset(g & set(shared)) for g in partition(own_cases)} - {frozenset()}
+    return {
+        "format": formats(cases) == formats(own_cases),
+        "pairs": pairs == own_pairs,
+        "encoding": same,
+        "values": present == own_present or same,
+        "patients": groups == own_groups
+        and (entry.patient.unit == unit or doubt["patient"] != "low"),
+        "modality": truth.modality == entry.modality,
+        "names": names == own_names,
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--root", type=Path, default=Path("../shared/samples"))
+    root = parser.parse_args().root
+    ontology = load_ontology(None)
+    truths = {}
+    for entry in load_catalogs(None).values():
+        place = find_root(entry, root) if entry.evidence == "built" else None
+        if place is not None:
+            first = discover(entry, place).cases[0].image_path.relative_to(root)
+            truths.setdefault(first.parts[0], []).append((entry, place))
+    totals = {p: Counter() for p in PROPERTIES}
+    built = Counter()
+    for folder, entries in sorted(truths.items()):
+        started = time.monotonic()
+        proposals = Inspector(root / folder, ontology).proposals(Answers())
+        found = {}
+        for proposal in proposals:
+            trial = try_build(proposal.entry, root / folder, None, n=4)
+            built["built" if not trial.failure else "not built"] += 1
+            found[proposal.entry["id"]] = (
+                proposal,
+                pairs_of(CatalogEntry.model_validate(proposal.entry), root / folder)[1],
+            )
+            if trial.failure:
+                print(f"  {proposal.entry['id']}: not built: {trial.failure[:160]}")
+        print(f"{folder}: {len(proposals)} proposals in {time.monotonic() - started:.1f} s")
+        for truth, place in entries:
+            wanted = pairs_of(truth, place)[1]
+            near = max(found, key=lambda n: len(found[n][1] & wanted) / len(found[n][1] | wanted))
+            proposal, pairs = found[near]
+            if not pairs & wanted:
+                print(f"  {truth.id}: MISSED")
+                for name in PROPERTIES:
+                    totals[name]["wrong and sure"] += 1
+                continue
+            right = judge(truth, place, proposal, root / folder, ontology)
+            doubt = {i.key: i.doubt for i in proposal.inferences}
+            said = []
+            for name in PROPERTIES:
+                sure = doubt[DOUBT_OF.get(name, name)] == "low"
+                word = ("right" if right[name] else "wrong") + (
+                    " and sure" if sure else " but in doubt"
+                )
+                totals[name][word] += 1
+                if not right[name]:
+                    said.append(f"{name} {word}")
+            print(f"  {truth.id} <- {near}: {'; '.join(said) or 'all right'}")
+    words = ("right and sure", "right but in doubt", "wrong but in doubt", "wrong and sure")
+    print(f"\n{'property':10}" + "".join(f"{w:>20}" for w in words))
+    for name, counts in totals.items():
+        print(f"{name:10}" + "".join(f"{counts[w]:20}" for w in words))
+    total = sum(totals.values(), Counter())
+    print(f"{'all':10}" + "".join(f"{total[w]:20}" for w in words))
+    print(f"trial builds of the proposed entries: {dict(built)}")
+
+
+if __name__ == "__main__":
+    main()
