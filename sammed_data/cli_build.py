@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -75,6 +76,9 @@ def build(
         None, help="A list of samples, cases or patients to leave out: see docs/audit.md."
     ),
     key: Path | None = typer.Option(None, help="Secret key file for restricted datasets."),
+    profile: bool = typer.Option(
+        False, "--profile", help="Print CPU time by stage and over the decode + encode floor."
+    ),
 ) -> None:
     """Turn the datasets on disk into one corpus of images with masks.
 
@@ -85,14 +89,15 @@ def build(
       sammed data build --root /archives --only msd_task04_hippocampus,hc18
 
       sammed data build corpus.yaml --locked
+
+      sammed data build --only hc18 --out /tmp/try --profile
     """
     from sammed_data.build import Order, build_order
-    from sammed_data.exclude import read_list
-    from sammed_data.excluding import apply_list
     from sammed_data.part import parse_part
     from sammed_data.parts import build_part
     from sammed_data.plan import BuildOptions
     from sammed_data.run_shards import How
+    from sammed_data.stages import profile_lines
 
     options = BuildOptions(
         depth=depth,
@@ -114,10 +119,11 @@ def build(
         options=chosen.options,
         strict=strict,
         key_file=key,
+        exclude=(*chosen.exclude, *([exclude] if exclude else ())),
         lock=_lock(recipe, out) if locked else None,
     )
-    listed = read_list(exclude) if exclude else []
     share = None if part is None else parse_part(part, os.environ)
+    stages: Counter[str] = Counter()
     with _progress() as progress:
         how = How(
             workers=workers or os.cpu_count() or 1,
@@ -125,14 +131,15 @@ def build(
             timeout_s=shard_timeout,
             retry_failed=retry_failed,
             progress=progress,
+            profile=stages.update if profile else None,
         )
         if share is not None:
             _report_part(build_part(order, out, share, how), out)
             return
         result = build_order(order, out, how)
-    if listed:
-        apply_list(out, listed, key_file=key)
     report_build(result, out)
+    if profile:
+        typer.echo("\n".join(profile_lines(stages)))
     if result.quarantined:
         raise typer.Exit(QUARANTINED)
 
@@ -144,6 +151,7 @@ class _Chosen(NamedTuple):
     root: Path | None
     only: list[str]
     options: BuildOptions
+    exclude: tuple[Path, ...] = ()
 
 
 # A recipe settles these; a value beside it would make two truths.
@@ -167,7 +175,11 @@ def _from_recipe(path: Path, said: _Chosen, context: typer.Context) -> _Chosen:
     recipe = read_recipe(path)
     check_versions(recipe)
     return _Chosen(
-        recipe.catalogs, said.root or recipe.root, sorted(recipe.sources), recipe.options
+        recipe.catalogs,
+        said.root or recipe.root,
+        sorted(recipe.sources),
+        recipe.options,
+        recipe.exclude,
     )
 
 
@@ -208,10 +220,12 @@ def _progress() -> AbstractContextManager[Callable[[int, int], None]]:
 def report_build(result: BuildResult, out: Path) -> None:
     """Print what a build made, reused, set aside and left out."""
     from sammed_data.corpus import Corpus
+    from sammed_data.counts import Counts
     from sammed_data.describe import count_tables, counts_lines
 
     console = new_console()
-    print_tables(console, count_tables(Corpus(out)))
+    opened = Corpus(out)
+    print_tables(console, count_tables(Counts(opened)))
     for line in counts_lines(result.manifest):
         console.print(line, highlight=False)
     console.print(f"shards: {result.built} built, {result.reused} already there", highlight=False)
@@ -226,7 +240,7 @@ def report_build(result: BuildResult, out: Path) -> None:
         console.print(f"no longer in the corpus: {', '.join(result.dropped)}", highlight=False)
     for name, reason in sorted(result.failed.items()):
         console.print(f"not built: {name}: {reason}", markup=False, highlight=False)
-    print_quarantine(console, out)
+    print_quarantine(console, opened.root)
     console.print(
         f"corpus: {out}  content {result.manifest['content_sha256'][:16]}", highlight=False
     )

@@ -37,7 +37,8 @@ ROW = np.dtype(
 )  # fmt: skip
 MASK = np.dtype([("area_fraction", "<f4"), ("structure", "<i2"), ("annotator", "<i2")])
 _COLUMNS = ["sample_id", "dataset", "modality", "case_id", "patient_id", "height", "width"]
-_MASK_COLUMNS = [f"masks.list.element.{n}" for n in ("area_px", "structure", "annotator")]
+_ABOUT = ("organ", "group", "kind")
+_MASK_COLUMNS = [f"masks.list.element.{n}" for n in ("area_px", "structure", "annotator", *_ABOUT)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,11 +49,13 @@ class CorpusIndex:
         rows_N: structured, see ``ROW``.
         masks_M: structured, see ``MASK``; the masks of row ``n`` start at its ``first_mask``.
         names: what the codes of ``dataset``, ``modality`` and ``structure`` mean.
+        about: structure -> its (organ, group, kind), as the masks say them.
     """
 
     rows_N: NDArray[Any]
     masks_M: NDArray[Any]
     names: dict[str, list[str]]
+    about: dict[str, tuple[str, str, str]]
 
     def kept_masks(self, view: View) -> NDArray[np.int32]:
         """How many masks of each row count under ``view``, (N,) int32."""
@@ -124,9 +127,15 @@ def _load(folder: Path, content: str) -> CorpusIndex | None:
         masks = np.load(folder / "masks.npy", mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError):
         return None
-    if said.get("content_sha256") != content or rows.dtype != ROW or masks.dtype != MASK:
+    if (
+        said.get("content_sha256") != content
+        or "about" not in said
+        or rows.dtype != ROW
+        or masks.dtype != MASK
+    ):
         return None
-    return CorpusIndex(rows_N=rows, masks_M=masks, names=said["names"])
+    about = {name: tuple(found) for name, found in said["about"].items()}
+    return CorpusIndex(rows_N=rows, masks_M=masks, names=said["names"], about=about)
 
 
 def write_index(corpus: Corpus, folder: Path) -> CorpusIndex:
@@ -141,18 +150,19 @@ def write_index(corpus: Corpus, folder: Path) -> CorpusIndex:
     rows = _array(folder / "rows.npy", ROW, sum(s["rows"] for s in shards))
     masks = _array(folder / "masks.npy", MASK, sum(s["masks"] for s in shards))
     codes: dict[str, dict[str, int]] = {"dataset": {}, "modality": {}, "structure": {}}
+    about: dict[str, tuple[str, str, str]] = {}
     row = mask = 0
     for number, said in enumerate(shards):
         table, sizes = corpus.columns(number, [*_COLUMNS, *_MASK_COLUMNS])
         part, own = _shard_arrays(table, sizes, number, mask, codes)
         part["excluded"] = corpus.excluded(table)
+        _learn_about(table.column("masks").combine_chunks().flatten(), about)
         if len(part) != said["rows"] or len(own) != said["masks"]:
             raise CorpusError(
                 f"{corpus.shards[number]}: expected {said['rows']} rows and {said['masks']} masks "
                 f"by the manifest, found {len(part)} and {len(own)}; run the same `sammed data "
                 f"build` again"
             )
-        part["n_masks"][corpus.excluded(table)] = 0  # a row without masks is never read
         rows[row : row + len(part)] = part
         masks[mask : mask + len(own)] = own
         row, mask = row + len(part), mask + len(own)
@@ -160,9 +170,11 @@ def write_index(corpus: Corpus, folder: Path) -> CorpusIndex:
         if isinstance(array, np.memmap):
             array.flush()
     names = {key: list(found) for key, found in codes.items()}
-    text = json.dumps({"content_sha256": corpus.content_hash, "names": names}, indent=1)
+    text = json.dumps(
+        {"content_sha256": corpus.content_hash, "names": names, "about": about}, indent=1
+    )
     (folder / "index.json").write_text(text + "\n", encoding="utf-8")
-    return CorpusIndex(rows_N=rows, masks_M=masks, names=names)
+    return CorpusIndex(rows_N=rows, masks_M=masks, names=names, about=about)
 
 
 def _array(path: Path, kind: np.dtype[Any], length: int) -> NDArray[Any]:
@@ -204,6 +216,14 @@ def _shard_arrays(
     masks["structure"] = _coded(fields.field("structure"), codes["structure"])
     masks["annotator"] = np.asarray(fields.field("annotator"), np.int64)
     return rows, masks
+
+
+def _learn_about(masks: pa.StructArray, about: dict[str, tuple[str, str, str]]) -> None:
+    columns = {name: masks.field(name) for name in ("structure", *_ABOUT)}
+    kinds = pa.table(columns).group_by(list(columns)).aggregate([]).to_pylist()
+    for kind in sorted(kinds, key=lambda k: str(k["structure"])):
+        organ, group, of_kind = (kind[name] or "" for name in _ABOUT)
+        about.setdefault(kind["structure"], (organ, group, of_kind))
 
 
 def _coded(strings: pa.Array, codes: dict[str, int]) -> NDArray[np.int64]:

@@ -182,7 +182,7 @@ def test_show_refuses_what_it_cannot_draw(folder, tmp_path):
 
 
 def test_outlines_stay_visible_when_a_large_image_becomes_a_thumbnail():
-    from sammed_data.describe import _outline
+    from sammed_data.sheet import outline
 
     big = np.zeros((1348, 1225), np.uint8)
     big[400:900, 300:800] = 1
@@ -190,5 +190,5 @@ def test_outlines_stay_visible_when_a_large_image_becomes_a_thumbnail():
     dot[1000:1003, 1000:1003] = 1
     for mask, least in ((big, 200), (dot, 1)):
         drawn = np.full((192, 174, 3), 128, np.uint8)
-        _outline(drawn, mask, (90, 230, 60))
+        outline(drawn, mask, (90, 230, 60))
         assert (drawn == (90, 230, 60)).all(axis=2).sum() >= least
