@@ -81,7 +81,10 @@ def _svg(draw: Callable[[Figure], None]) -> str:
 
 
 def _bars(
-    axes: Axes, amounts: Mapping[str, Amount], labels: Mapping[str, str] | None = None
+    axes: Axes,
+    amounts: Mapping[str, Amount],
+    labels: Mapping[str, str] | None = None,
+    most: int = 0,
 ) -> None:
     """Images and masks side by side, the largest on top, numbers at the ends."""
     names = sorted(amounts, key=lambda n: (amounts[n].masks, n))
@@ -93,7 +96,7 @@ def _bars(
             axes.text(value * 1.1, place, f"{value:,}", va="center", fontsize=7)
     axes.set_yticks(height, [(labels or {}).get(n, n) for n in names])
     axes.set_xscale("log")
-    most = max((a.masks for a in amounts.values()), default=1)
+    most = max(most, *(a.masks for a in amounts.values()))
     axes.set_xlim(0.8, max(10, most) * 4)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="lower right", frameon=False)
@@ -123,11 +126,12 @@ def _organs(figure: Figure, counts: Counts) -> None:
         figure.text(0.5, 0.5, "no mask belongs to an organ", ha="center")
         return
     figure.set_size_inches(9, 1.2 * len(groups) + 0.42 * sum(rows))
+    most = max(a.masks for organs in by_group.values() for a in organs.values())
     panels = np.atleast_1d(figure.subplots(len(groups), 1, height_ratios=rows, sharex=True))
     stars = counts.lesion_organs()
     for axes, group in zip(panels, groups, strict=True):
         labels = {o: _organ_label(o, o in stars, counts.structures_of(o)) for o in by_group[group]}
-        _bars(axes, by_group[group], labels)
+        _bars(axes, by_group[group], labels, most)
         axes.set_title(group.replace("_", " and "), loc="left", fontweight="bold")
         if axes is not panels[-1]:
             axes.get_legend().remove()
@@ -161,9 +165,8 @@ def _sizes(figure: Figure, counts: Counts) -> None:
     limit = 100 * VIEWS[counts.corpus.manifest["default_view"]].min_area_fraction
     areas.axvline(limit, color=_LINE, linestyle="--")
     below = float(np.mean(share < limit)) if len(share) else 0.0
-    areas.set(xscale="log", title="mask area", xlabel="% of the image", ylabel="masks")
-    areas.text(limit * 1.1, areas.get_ylim()[1] * 0.94, f"view's {limit:.3g} %: {below:.0%} below",
-               color=_LINE, fontsize=7)  # fmt: skip
+    areas.set(xscale="log", xlabel="% of the image", ylabel="masks")
+    areas.set_title(f"mask area; {below:.1%} below the view's {limit:.3g} %", fontsize=9)
     known = counts.spacings_mm()
     if known:
         spacings.boxplot(list(known.values()), tick_labels=list(known), showfliers=False)
