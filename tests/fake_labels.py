@@ -132,10 +132,8 @@ def _label_array(
             colours[mask] = [int(v) for v in key.split(",")]
         return colours
     array = np.zeros(shape, np.uint16 if kind in ("values", "instance_ids") else np.uint8)
-    if "0" in entry.labels and kind in (
-        "index",
-        "values",
-    ):  # the value 0 is a class, so another one is the background
+    # A class that is stored as 0 needs another value for the background.
+    if "0" in entry.labels and kind in ("index", "values"):
         array[:] = int(entry.label_encoding.unlabelled_ok[0])
     for key, mask in masks.items():
         inner = entry.label_encoding.inner_values
