@@ -17,6 +17,8 @@ from sammed_data.curate import RULES
 from sammed_data.discover import discover, find_root
 from sammed_data.engine import interruptible
 from sammed_data.exclude import load as load_exclusions
+from sammed_data.exclude import read_list
+from sammed_data.excluding import apply_list
 from sammed_data.lock import Lock, corpus_files, refuse_other_sources, refuse_other_trees
 from sammed_data.manifest import manifest_options, read_manifest
 from sammed_data.ontology import Ontology, load_ontology
@@ -81,6 +83,7 @@ class Order:
         options: what decides the rows.
         strict: stop at the first case that would be quarantined.
         key_file: secret for restricted datasets.
+        exclude: lists of samples, cases or patients that the corpus is to leave out.
         lock: sources that the build must find as they were.
     """
 
@@ -92,6 +95,7 @@ class Order:
     options: BuildOptions = field(default_factory=BuildOptions)
     strict: bool = False
     key_file: Path | None = None
+    exclude: tuple[Path, ...] = ()
     lock: Lock | None = None
 
 
@@ -186,6 +190,8 @@ def plan(order: Order, out: Path) -> Planned:
         SammedError: a wrong option, entry or name; nothing on disk; a source differs from the lock.
     """
     order.options.check()
+    for path in order.exclude:  # a wrong list is said before the work, applied after it
+        read_list(path)
     old = read_manifest(out)
     _refuse_unknown_drop(order, old)
     root = order.root if is_remote(open_place(order.root)) else order.root.absolute()
@@ -218,10 +224,13 @@ def finish(planned: Planned, ran: Ran, staging: Path, out: Path) -> BuildResult:
         CorpusError: nothing was kept, or the lock speaks of other files or rows.
     """
     ready = draft(planned.batch, staging, out)
-    extra = corpus_files(planned.batch, ready, planned.order.root, out)
+    excludes = bool(planned.order.exclude or load_exclusions(out))
+    extra = corpus_files(planned.batch, ready, planned.order.root, out, excludes=excludes)
     if planned.order.lock is not None:
         refuse_other_trees(planned.order.lock, extra)
     publish(planned.batch, ready, extra, staging, out)
+    for path in planned.order.exclude:
+        apply_list(out, read_list(path), key_file=planned.order.key_file)
     before = {d["id"] for d in (planned.old or {}).get("datasets", ())}
     now = {d["id"] for d in ready.manifest["datasets"]}
     return BuildResult(
@@ -243,6 +252,7 @@ def as_note(order: Order) -> dict[str, Any]:
         "only": list(order.only),
         "drop": list(order.drop),
         "exact": order.exact,
+        "exclude": [str(p.absolute()) for p in order.exclude],
         "options": asdict(order.options),
         "strict": order.strict,
         "lock": None if order.lock is None else order.lock.model_dump(mode="json"),
@@ -257,6 +267,7 @@ def from_note(note: Mapping[str, Any]) -> Order:
         only=tuple(note["only"]),
         drop=tuple(note["drop"]),
         exact=note["exact"],
+        exclude=tuple(Path(p) for p in note["exclude"]),
         options=BuildOptions.from_plain(note["options"]),
         strict=note["strict"],
         key_file=Path(note["key_file"]) if note["key_file"] else None,

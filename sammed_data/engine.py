@@ -7,11 +7,9 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from multiprocessing import get_context
-from multiprocessing.synchronize import Event
 from typing import NoReturn, TypeVar
 
-from sammed_data.pool import Failure, Outcome, Pool, attempt
+from sammed_data.pool import Failure, Outcome, Pool, StopFlag, attempt
 from sammed_data.types import InterruptedRun, SammedError, UsageError, nearest
 
 Task = TypeVar("Task")
@@ -22,7 +20,7 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS
                      "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")  # fmt: skip
 # What a user, `scancel`, a pod's end and SLURM's --signal=USR1@seconds send.
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-_stop: Event | threading.Event = threading.Event()
+_stop: StopFlag | threading.Event = threading.Event()
 _fail_counts: dict[str, int] = {}
 
 
@@ -47,13 +45,15 @@ def fail_point(name: str) -> None:
 
 
 def one_thread() -> None:
-    """Workers share the machine: no library may start threads of its own."""
+    """Workers share the machine: no library may start threads of its own or hoard memory."""
     import cv2
+    import pyarrow as pa
 
     cv2.setNumThreads(1)
+    pa.set_memory_pool(pa.system_memory_pool())  # the default one keeps 40 MB for itself
 
 
-def _start_worker(stop: Event) -> None:
+def _start_worker(stop: StopFlag) -> None:
     global _stop  # noqa: PLW0603 - a spawned worker gets its stop flag once, here
     _stop = stop
     one_thread()
@@ -176,7 +176,7 @@ def _ray(
 def _pool(
     work: Callable[[Task], Result], tasks: Sequence[Task], workers: int, timeout_s: float | None
 ) -> Iterator[tuple[Task, Outcome[Result]]]:
-    stop = get_context("spawn").Event()
+    stop = StopFlag()
     pool: Pool[Task, Result] = Pool(
         work,
         start=_start_worker,

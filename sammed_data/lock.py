@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sammed_data.catalog import CatalogEntry
+from sammed_data.exclude import FILE as EXCLUSIONS
 from sammed_data.get.lock import read_lock as read_fetched
 from sammed_data.manifest import Record, manifest_options, sammed_version
 from sammed_data.plan import BUILD_VERSION, BuildOptions, DatasetPlan, decisive
@@ -125,13 +126,20 @@ def make_lock(batch: Batch, ready: Draft, root: Path, out: Path) -> Lock:
     )
 
 
-def corpus_files(batch: Batch, ready: Draft, root: Path, out: Path) -> dict[str, str]:
-    """Recipe and lock of a corpus about to be published, by file name."""
+def corpus_files(
+    batch: Batch, ready: Draft, root: Path, out: Path, *, excludes: bool
+) -> dict[str, str]:
+    """Recipe and lock of a corpus about to be published, by file name.
+
+    ``excludes``: the corpus has a list of what it leaves out, which is then part of its recipe.
+    """
     lock = make_lock(batch, ready, root, out)
-    recipe = {
+    recipe: dict[str, Any] = {
         "sources": [{"id": name, "version": s.version} for name, s in lock.sources.items()],
         "options": lock.options,
     }
+    if excludes:
+        recipe["exclude"] = [EXCLUSIONS]
     said = lock.model_dump(mode="json")
     return {
         RECIPE: yaml.safe_dump(recipe, sort_keys=False),

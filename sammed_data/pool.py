@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from multiprocessing import connection, get_context, parent_process
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
-from multiprocessing.synchronize import Event
 from typing import Generic, TypeVar
 
 from sammed_data.types import InterruptedRun, SammedError
@@ -63,7 +62,10 @@ def death(code: int | None) -> str:
 
 
 def _serve(
-    pipe: Connection, work: Callable[[Task], Result], start: Callable[[Event], None], stop: Event
+    pipe: Connection,
+    work: Callable[[Task], Result],
+    start: Callable[[StopFlag], None],
+    stop: StopFlag,
 ) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)  # the parent decides; see `stop`
@@ -80,14 +82,29 @@ def _die_with_parent() -> None:
         os._exit(1)
 
 
+class StopFlag:
+    """One shared byte: set once, read without a lock that a killed worker might still hold."""
+
+    def __init__(self) -> None:
+        self._value = get_context("spawn").RawValue("b", 0)
+
+    def set(self) -> None:
+        """Ask all workers to stop at their next case."""
+        self._value.value = 1
+
+    def is_set(self) -> bool:
+        """Whether anyone asked."""
+        return bool(self._value.value)
+
+
 class _Worker(Generic[Task, Result]):
     """One process, its pipe, and the task it holds."""
 
     def __init__(
         self,
         work: Callable[[Task], Result],
-        start: Callable[[Event], None],
-        stop: Event,
+        start: Callable[[StopFlag], None],
+        stop: StopFlag,
     ) -> None:
         context = get_context("spawn")
         self.pipe, far = context.Pipe()
@@ -140,8 +157,8 @@ class Pool(Generic[Task, Result]):
         self,
         work: Callable[[Task], Result],
         *,
-        start: Callable[[Event], None],
-        stop: Event,
+        start: Callable[[StopFlag], None],
+        stop: StopFlag,
         workers: int,
         timeout_s: float | None = None,
     ) -> None:
@@ -195,5 +212,7 @@ class Pool(Generic[Task, Result]):
                 reason = f"it took longer than {self._timeout_s:g} s and was stopped"
                 ended.append((worker, Outcome(failure=Failure(reason=reason))))
                 worker.process.join()
-        self._workers = [w for w in self._workers if w.process.is_alive()]
+        for worker in [w for w in self._workers if not w.process.is_alive()]:
+            self._workers.remove(worker)
+            worker.end()
         return ended

@@ -30,6 +30,7 @@ class _File(_Strict):
     sources: list[Source | str] = Field(min_length=1)
     root: str | None = None
     catalogs: str | None = None
+    exclude: list[str] = Field(default_factory=list)
     options: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -41,12 +42,14 @@ class Recipe:
         sources: dataset -> catalogue version, or None for whichever is there.
         root: where the datasets lie, or None if the command line says so.
         catalogs: catalogue folder, or None for the bundled one.
+        exclude: lists as `sammed data build --exclude` takes them.
     """
 
     path: Path
     sources: Mapping[str, int | None]
     root: Path | None
     catalogs: Path | None
+    exclude: tuple[Path, ...]
     options: BuildOptions
 
 
@@ -74,6 +77,7 @@ def read_recipe(path: Path) -> Recipe:
         sources={s.id: s.version for s in listed},
         root=_seen_from(path, found.root),
         catalogs=_seen_from(path, found.catalogs),
+        exclude=tuple(path.parent / name for name in found.exclude),
         options=_options(path, found.options),
     )
 

@@ -231,3 +231,24 @@ def test_unknown_source_in_the_catalogue_is_named(source, tmp_path):
     recipe = _write(tmp_path / "r.yaml", root="data", catalogs="cat", sources=["b_mr"])
     with pytest.raises(CatalogError, match="unknown source 'b_mr'"):
         check_versions(read_recipe(recipe))
+
+
+def test_what_a_recipe_excludes_is_left_out_also_after_a_merge(source, tmp_path):
+    (tmp_path / "bad.csv").write_text("dataset,case_id,reason\nfake_mr,p003,blurred\n")
+    recipe = _write(tmp_path / "r.yaml", root="data", catalogs="cat", sources=list(NAMES),
+                    exclude=["bad.csv"])  # fmt: skip
+    out = tmp_path / "corpus"
+    for more in (("--part", "0/2"), ("--part", "1/2")):
+        assert (
+            fakes.call_cli("data", "build", recipe, "--out", out, "--workers", 1, *more).returncode
+            == 0
+        )
+    assert fakes.call_cli("data", "merge", out).returncode == 0
+    assert ("fake_mr", "p003") not in {(r.dataset, r.meta["case_id"]) for r in Corpus(out).index()}
+    held = read_recipe(out / "corpus.yaml")
+    assert held.exclude == (out / "exclude.csv",)
+    assert (
+        fakes.call_cli("data", "build", recipe, "--out", tmp_path / "b", "--workers", 1).returncode
+        == 0
+    )
+    assert _public(out) == _public(tmp_path / "b")
