@@ -10,6 +10,7 @@ from typing import get_args
 from sammed_data.catalog import CatalogEntry, load_catalogs
 from sammed_data.discover import find_root
 from sammed_data.ontology import Ontology, Structure, load_ontology
+from sammed_data.presence import possible
 from sammed_data.types import CatalogError, ReadError, UsageError, nearest
 
 EVIDENCE = ("written", "tree-seen", "built")
@@ -53,13 +54,15 @@ def list_entries(source: Path | None, root: Path, filters: Filters) -> list[List
     organs = {name: anatomy.organs(entry) for name, entry in entries.items()}
     structures = {name: anatomy.structures(entry) for name, entry in entries.items()}
     wanted = _checked(filters, entries, structures, ontology)
+    passed = {
+        name: entry
+        for name, entry in sorted(entries.items())
+        if _passes(entry, filters) and (not wanted or wanted & {*organs[name], *structures[name]})
+    }
+    here = possible(passed, root) if root.is_dir() else frozenset()
     kept = []
-    for name, entry in sorted(entries.items()):
-        if not _passes(entry, filters):
-            continue
-        if wanted and not wanted & {*organs[name], *structures[name]}:
-            continue
-        place, problem = _look(entry, root)
+    for name, entry in passed.items():
+        place, problem = _look(entry, root) if name in here else (None, "")
         if filters.present is None or filters.present == (place is not None):
             kept.append(Listed(entry=entry, organs=organs[name], place=place, problem=problem))
     return kept
@@ -68,7 +71,7 @@ def list_entries(source: Path | None, root: Path, filters: Filters) -> list[List
 def _look(entry: CatalogEntry, root: Path) -> tuple[Path | None, str]:
     """One damaged archive must not hide the other datasets."""
     try:
-        return (find_root(entry, root) if root.is_dir() else None), ""
+        return find_root(entry, root), ""
     except ReadError as err:
         return None, str(err)
 
