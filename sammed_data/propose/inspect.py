@@ -130,16 +130,17 @@ class Inspector:
     def _no_pairs(self) -> str:
         images = [p for p, r in self.roles.role.items() if r == "image"]
         labels = [p for p, r in self.roles.role.items() if r == "label"]
+        limit = f" ({self.found.limit}: raise --max-files)" if self.found.limit else ""
         if not labels:
             return (
                 f"expected images with masks under {self.root}, found {len(images)} images (such "
-                f"as {images[0]}) and no mask; put the masks beside them, or name both with "
+                f"as {images[0]}) and no mask{limit}; put the masks beside them, or name both with "
                 "--images PATTERN --masks PATTERN"
             )
         if not images:
             return (
                 f"expected images with masks under {self.root}, found {len(labels)} masks (such "
-                f"as {labels[0]}) and no image; put the images beside them"
+                f"as {labels[0]}) and no image{limit}; put the images beside them"
             )
         return (
             f"expected images that go with masks under {self.root}, found {len(images)} images "

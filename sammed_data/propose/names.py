@@ -32,8 +32,9 @@ SEQUENCE_WORDS = word_set(
 _GLUED = "|".join(sorted(LABEL_WORDS | IMAGE_WORDS, key=len, reverse=True))
 _GLUED_HEAD = re.compile(rf"({_GLUED})(\d.*)", re.IGNORECASE)
 _TOKEN = re.compile(r"[^_\-\s.+()\[\]]+")
+_PERSON = "ho|manual|observer|rater|reader|expert|annotator|annotation|grader"
 _OBSERVER = re.compile(
-    r"(\d)(?:st|nd|rd|th)?_?(?:ho|manual|observer|rater|reader|expert|annot\w*)"
+    rf"(\d)(?:st|nd|rd|th)_?(?:{_PERSON})"
     r"|(?:observer|obs|rater|reader|expert|annotator|manual|radiologist|grader)_?-?(\d)",
     re.IGNORECASE,
 )

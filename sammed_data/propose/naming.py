@@ -143,7 +143,7 @@ def resolve(
 ) -> tuple[str, str, Doubt]:
     """(structure, comment, doubt) for a name; an empty name is guessed from the context."""
     if name:
-        for spelling in (name, name.replace(".", " "), re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name)):
+        for spelling in _spellings(name):
             if knows(ontology, spelling):
                 return _same_or_synonym(name, _name(ontology, spelling))
         for place in context:
@@ -162,6 +162,15 @@ def resolve(
             if part:
                 return part, f"guessed from the name {place!r}", "high"
     return UNNAMED, "no name was found", "high"
+
+
+def _spellings(name: str) -> list[str]:
+    """A name as written, with its words apart, and with its side at the end."""
+    apart = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).replace(".", "_")
+    words = [w for w in re.split(r"[\s_\-]+", apart.lower()) if w]
+    sides = [w for w in words if w in ("left", "right")]
+    moved = "_".join([w for w in words if w not in sides] + sides)
+    return [name, apart, moved]
 
 
 def _same_or_synonym(name: str, structure: str) -> tuple[str, str, Doubt]:

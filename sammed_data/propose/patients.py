@@ -40,11 +40,12 @@ def candidates(paths: Sequence[str], *, everywhere: Sequence[str] = ()) -> list[
         paths: image paths of the group, relative, a series folder without its '/'.
         everywhere: image paths of all groups, whose repeated keys are evidence.
     """
+    series = all(p.endswith("/") for p in paths)
     paths = sorted({p.rstrip("/") for p in paths})
     everywhere = sorted({p.rstrip("/") for p in everywhere}) or paths
     found = [
         *_tried(r"(?:^|/|_)(sub-[^_/]+)", paths, everywhere, "BIDS subject in the path", "low"),
-        *_folders(paths, everywhere),
+        *_folders(paths, everywhere, series=series),
         *_tried(_EYE, paths, everywhere, "names that end in the side of a pair", "medium"),
         *_tried(_FIRST_NUMBER, paths, everywhere, "first number of the file name", "medium"),
     ]
@@ -91,11 +92,14 @@ def _tried(
                       evidence=said, doubt=doubt)]  # fmt: skip
 
 
-def _folders(paths: Sequence[str], everywhere: Sequence[str]) -> list[Candidate]:
-    """Folders that differ, hold numbers, and are not just the name of the image."""
+def _folders(paths: Sequence[str], everywhere: Sequence[str], *, series: bool) -> list[Candidate]:
+    """Folders that differ, hold numbers, and are not just the name of the image.
+
+    ``series``: the last part of each path is a folder too.
+    """
     parts = [p.split("/") for p in paths]
     out: list[Candidate] = []
-    for k in range(min(len(p) for p in parts) - 1):
+    for k in range(min(len(p) for p in parts) - (not series)):
         column = [p[k] for p in parts]
         stems = [parse(p).stem for p in paths]
         if len(set(column)) == 1 and len(paths) > 1:
@@ -104,8 +108,8 @@ def _folders(paths: Sequence[str], everywhere: Sequence[str]) -> list[Candidate]
             any(ch.isdigit() for ch in c) for c in column
         ):
             continue
-        regex = "^" + "".join("[^/]+/" for _ in range(k)) + "([^/]+)/"
-        same = all(c == s for c, s in zip(column, stems, strict=True))
+        regex = "^" + "".join("[^/]+/" for _ in range(k)) + "([^/]+)(?:/|$)"
+        same = not series and all(c == s for c, s in zip(column, stems, strict=True))
         person = all(_PERSON.fullmatch(c) for c in column)
         if same and not person:
             continue
