@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sammed_data.corpus import Corpus
+from sammed_data.corpus import SCHEMA_VERSION, Corpus
+from sammed_data.croissant import make_croissant
 from sammed_data.engine import fail_point
 from sammed_data.index import open_index
 from sammed_data.manifest import Record, make_card, make_manifest, read_manifest, unpaired_record
@@ -81,6 +82,11 @@ def keep_others(
             f"the corpus at {out} was built with {said}: give the same options with --only, build "
             f"all of it anew (without --only), or choose another --out"
         )
+    if old["schema_version"] != SCHEMA_VERSION:
+        raise CorpusError(
+            f"the corpus at {out} has rows of schema version {old['schema_version']}, this sammed "
+            f"writes {SCHEMA_VERSION}: build all of it anew (without --only)"
+        )
     shards = [s for s in old["shards"] if dataset_of(s["path"]) not in gone]
     for shard in shards:
         if footer_content(out / shard["path"]) != shard["content_sha256"]:
@@ -148,6 +154,7 @@ def publish(batch: Batch, ready: Draft, extra: Mapping[str, str], staging: Path,
     for name, text in sorted(extra.items()):
         write_text(out / name, text)
     write_text(out / "README.md", make_card(ready.manifest))
+    write_text(out / "croissant.json", make_croissant(ready.manifest))
     manifest = json.dumps(ready.manifest, indent=1, sort_keys=True) + "\n"
     write_text(out / "manifest.json", manifest)
     fail_point("after_manifest")
