@@ -12,6 +12,7 @@ from sammed_data.engine import fail_point, run_tasks
 from sammed_data.plan import ShardPlan
 from sammed_data.pool import Failure
 from sammed_data.publish import Batch, first_of
+from sammed_data.readers import inflate
 from sammed_data.rows import ShardTask
 from sammed_data.staging import failure_of, forget_failure, is_done, note_failure
 from sammed_data.stores import is_remote, shared_by_processes
@@ -143,6 +144,7 @@ def run_shards(
             forget_failure(found.stem if isinstance(found, Timed) else found, staging)
             how.progress(done + built, len(shards))
             fail_point("after_shard")
+    inflate.forget()
     return Ran(built=built, reused=done, failed=failed, left=left)
 
 

@@ -25,8 +25,8 @@ from sammed_data.shards import ShardWriter, write_rejections
 from sammed_data.slices import Slice, cut, slices_with_labels, straight
 from sammed_data.sources import case_paths, digest, relative, source_hashes
 from sammed_data.splits import group_key
-from sammed_data.stores import land
 from sammed_data.stages import watch
+from sammed_data.stores import land
 from sammed_data.types import (
     Case,
     GeometryError,

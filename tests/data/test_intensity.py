@@ -107,3 +107,34 @@ def test_reapply_gives_the_pixels_another_build_would_have():
     assert np.array_equal(reapply("ct-lung", stored, record, "CT"), lung.to_uint8(ct[1]))
     same = choose("auto", _ct(), stats).to_uint8(ct[1])
     assert np.array_equal(reapply("window", stored, record, "CT"), same)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int8, np.int16, np.uint16, np.int32, np.int64])
+def test_statistics_of_every_integer_type_are_exact(kind):
+    ends = np.iinfo(kind)
+    low, high = max(ends.min, -30_000), min(ends.max, 35_000)
+    values = np.random.default_rng(5).integers(low, high + 1, (3, 21, 37)).astype(kind)
+    flat = np.sort(values.ravel())
+    found = statistics(values[:, ::-1, ::-1])
+    ranks = [round(share * (flat.size - 1)) for share in (0, 1, 0.005, 0.995)]
+    assert [found.minimum, found.maximum, found.p0_5, found.p99_5] == [flat[r] for r in ranks]
+
+
+@pytest.mark.parametrize("kind", [np.int16, np.uint16])
+def test_the_table_gives_what_arithmetic_gives(kind):
+    ends = np.iinfo(kind)
+    every = np.arange(ends.min, ends.max + 1).astype(kind).reshape(256, 256)
+    assert every.size > 65535
+    chosen = Intensity(policy="window", low=-160.0, high=239.5)
+    slow = Intensity(policy="window", low=-160.0, high=239.5).to_uint8(every.astype(np.float64))
+    assert np.array_equal(chosen.to_uint8(every[::-1, ::-1]), slow[::-1, ::-1])
+
+
+def test_sixteen_bits_of_either_sign_wrap_to_the_same():
+    for kind, low in ((np.int16, -1024), (np.int16, -32768), (np.uint16, 300)):
+        values = np.random.default_rng(1).integers(low, low + 60_000, (2, 9, 7))
+        values = np.clip(values, np.iinfo(kind).min, np.iinfo(kind).max).astype(kind)
+        stats = statistics(values)
+        depth = depth16(values, stats)
+        expected = values[0].astype(np.int64) - int(stats.minimum)
+        assert np.array_equal(depth.store(values[0]), expected)

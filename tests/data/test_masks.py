@@ -102,3 +102,29 @@ def test_every_labelled_pixel_is_in_a_part_or_a_counted_one(height, width, seed,
     if least == 1:
         covered = np.logical_or.reduce([p.mask_HW for p in found.parts] or [plane > 9])
         assert np.array_equal(covered, plane > 0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(3, 17),
+    st.integers(3, 23),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([(3, 1), (16, 1), (40, 1), (12, 1000)]),
+    st.sampled_from([np.uint8, np.int32]),
+)
+def test_few_and_many_classes_give_the_boxes_of_a_plain_search(height, width, seed, many, kind):
+    count, step = many
+    rng = np.random.default_rng(seed)
+    plane = rng.integers(0, count + 1, (height, width)) * (rng.random((height, width)) < 0.4)
+    if step > 1 and kind is np.uint8:
+        step = 7
+    plane = (plane * step).astype(kind)
+    names = {v * step: str(v) for v in range(1, count + 1)}
+    plan = Plan(split=dict.fromkeys(names.values(), False), unions={}, min_part_px=1)
+    found = plane_masks([plane], [_layer(plane, names=names)], plan).parts
+    values = [v for v in np.unique(plane).tolist() if v]
+    assert [p.raw for p in found] == [names[v] for v in values]
+    for part, value in zip(found, values, strict=True):
+        ys, xs = np.nonzero(plane == value)
+        assert part.box_xyxy == (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)
+        assert np.array_equal(part.mask_HW, plane == value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sammed_data.slices import cut, place, slices_with_labels
+from sammed_data.slices import cut, in_memory_order, place, slices_with_labels, straight
 from sammed_data.types import Geometry, Volume
 
 SHAPE = (5, 7, 11)  # Z, Y, X
@@ -79,3 +79,21 @@ def test_blank_slices_are_counted_not_listed():
         )
     }
     assert found == {"axial": ([1, 4], 3), "coronal": ([2, 3, 6], 4), "sagittal": ([3, 10], 9)}
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.int32, np.float32, bool])
+@pytest.mark.parametrize("turn", [np.s_[:], np.s_[::-1], np.s_[:, ::-1], np.s_[::-1, ::-1]])
+def test_turned_planes_become_straight(kind, turn):
+    plane = (np.arange(7 * 11).reshape(7, 11) % 5).astype(kind)[turn]
+    found = straight(plane)
+    assert found.flags.c_contiguous
+    assert found.dtype == kind
+    assert np.array_equal(found, plane)
+
+
+def test_memory_order_holds_the_same_elements():
+    array = np.arange(5 * 7 * 11).reshape(SHAPE).transpose(2, 0, 1)[::-1, :, ::-1]
+    found = in_memory_order(array)
+    assert found.flags.c_contiguous
+    assert np.shares_memory(found, array)
+    assert np.array_equal(np.sort(found.ravel()), np.arange(5 * 7 * 11))
