@@ -52,6 +52,12 @@ class Index:
     folders: dict[str, list[str]]
 
 
+def stem(name: str) -> str:
+    """A file name without the ending of an archive, '' where it has none."""
+    ending = next((s for s in SUFFIXES if name.lower().endswith(s)), None)
+    return name[: -len(ending)] if ending else ""
+
+
 def split(path: Path) -> tuple[Path, str] | None:
     """(archive, member) of a path below an archive, '' = the archive itself; else None."""
     for place in (path, *path.parents):

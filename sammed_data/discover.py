@@ -40,7 +40,7 @@ def find_root(entry: CatalogEntry, data_root: Path) -> Path | None:
         walk = walk_matching(root, search.images)
         if any(search.is_image(path, is_folder) for path, is_folder in walk):
             return root
-    for place in archives.places(data_root, (entry.id, *entry.root)):
+    for place in archives.places(data_root, _archive_names(entry)):
         if any(search.is_image(path, is_folder) for path, is_folder in archives.walk(place)):
             return place
     return None
@@ -84,6 +84,15 @@ def discover(
             problems.append(search.unreadable(image, str(err), root))
     problems.extend(search.unpaired_label(f) for f in labels if f.path not in taken)
     return Discovery(cases=tuple(_unique(cases)), problems=tuple(problems))
+
+
+def _archive_names(entry: CatalogEntry) -> list[str]:
+    """What an archive of the dataset may be called: id, roots, top folders, the download's name."""
+    tops = [rule.pattern.split("/")[0] for rule in entry.layout.images if "/" in rule.pattern]
+    plain = [top for top in tops if not set(top) & set("{}*?[]")]
+    urls = [entry.download_url] if entry.download_url else []
+    stems = [archives.stem(url.split("?")[0].rpartition("/")[2]) for url in urls]
+    return [entry.id, *entry.root, *plain, *(s for s in stems if s)]
 
 
 def _refuse_arrays(entry: CatalogEntry, root: Path) -> None:

@@ -290,6 +290,17 @@ def test_gzip_reads_backwards_from_a_copy_of_its_decoder(tmp_path, monkeypatch):
         stream.read()
 
 
+@pytest.mark.parametrize("name", ["Kvasir-SEG.zip", "kvasir-seg.tar.gz", "kvasir_seg/any.zip"])
+def test_archives_may_have_the_name_of_the_top_folder_or_the_download(tmp_path, name):
+    url = "https://example.org/get/kvasir-seg.tar.gz?x=1"
+    entry = ENTRIES["kvasir_seg"].model_copy(update={"download_url": url})
+    truth = build_fake(entry, tmp_path / "open", n_cases=1)
+    archive = tmp_path / "data" / name
+    archive.parent.mkdir(parents=True)
+    _pack(truth.root, archive)
+    assert find_root(entry, tmp_path / "data") == archive
+
+
 def test_folders_win_over_archives(tmp_path):
     entry, truth, archive = _one_case(tmp_path)
     _pack(truth.root, archive)
