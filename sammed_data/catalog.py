@@ -193,7 +193,7 @@ class Download(Strict):
         bytes: size. sha256, md5: lower-case hexadecimal.
         token_env: name of the environment variable that holds the access token.
         unpack: False keeps an archive as it is.
-        unpack_to: folder below the dataset's own folder.
+        unpack_to: folder below the dataset's own folder; ``{stem}`` = the archive's name.
     """
 
     url: Annotated[str, Field(pattern=r"^(https?|hf)://[^\s]+$")]
@@ -214,6 +214,7 @@ class CatalogEntry(Strict):
     """One dataset of the catalogue; see docs/catalogue.md for the meaning of each key.
 
     ``unions``: further masks, name of the union -> structures (or keys of ``labels``) it joins.
+    ``burned_in: keep`` states that somebody looked: writing in the pixels names no patient.
     """
 
     id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
@@ -249,6 +250,7 @@ class CatalogEntry(Strict):
     quirks: list[str] = Field(default_factory=list)
     evidence: Literal["written", "tree-seen", "built"] = "written"
     privacy: Literal["public", "restricted"] = "public"
+    burned_in: Literal["quarantine", "keep"] = "quarantine"
     root: Annotated[list[str], BeforeValidator(_as_list), Field(default_factory=list)]
 
     @model_validator(mode="after")

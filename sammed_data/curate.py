@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from sammed_data.catalog import CatalogEntry
 from sammed_data.masks import Part
 from sammed_data.types import LabelVolume, Volume
 
@@ -60,6 +61,22 @@ def covers_image(part: Part, kind: str) -> str | None:
     return f"expected an object, found all {part.area_px} pixels of the slice marked"
 
 
+def burned_in(volume: Volume, entry: CatalogEntry) -> str | None:
+    """Writing in the pixels may name a patient."""
+    if entry.burned_in == "keep":
+        return None
+    if volume.text == "burned-in":
+        found = "a header that says BurnedInAnnotation=YES"
+    elif volume.text == "no-region" and entry.privacy == "restricted":
+        found = "an ultrasound of a restricted source that declares no tissue region to cut to"
+    else:
+        return None
+    return (
+        f"expected pixels without writing, found {found}; look at the pictures, and state "
+        "`burned_in: keep` in the entry if they name nobody"
+    )
+
+
 CASE_RULES: dict[str, Callable[[Volume, LabelVolume], str | None]] = {
     "not-finite": not_finite,
     "constant-image": constant_image,
@@ -80,6 +97,7 @@ RULES: dict[str, tuple[str, str]] = {
     "no-mask-left": ("image", "every mask of the slice was rejected"),
     "no-area": ("mask", "marks of the source that enclose no pixel: points, lines"),
     "small-part": ("mask", "parts below --min-part-px pixels"),
+    "burned-in": ("case", (burned_in.__doc__ or "").strip()),
     **{name: ("case", (rule.__doc__ or "").strip()) for name, rule in CASE_RULES.items()},
     **{name: ("mask", (rule.__doc__ or "").strip()) for name, rule in MASK_RULES.items()},
 }

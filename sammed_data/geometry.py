@@ -141,6 +141,7 @@ def resample_image_to(volume: Volume, geometry: Geometry) -> Volume:
         bits=volume.bits,
         modality=volume.modality,
         warnings=(*volume.warnings, "image resampled linearly to the grid of its labels"),
+        text=volume.text,
     )
 
 

@@ -22,6 +22,8 @@ from sammed_data.sources import case_paths
 from sammed_data.splits import cluster_unit, group_key
 from sammed_data.types import Case, LabelVolume, Volume
 
+_MOST_NOTES = 8
+
 
 @dataclass(frozen=True, kw_only=True)
 class ShardTask:
@@ -82,6 +84,7 @@ class RowMaker:
             "license": entry.license,
             "sources": ready.sources,
             "catalog_version": entry.version,
+            "notes": list(dict.fromkeys((*volume.warnings, *ready.labels.warnings)))[:_MOST_NOTES],
         }
 
     def row(self, where: Slice, parts: list[Part]) -> dict[str, Any]:

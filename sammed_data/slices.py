@@ -117,7 +117,7 @@ def place(volume: Volume, axis: str, index: int) -> Slice:
         index=index,
         position_mm=_position(geometry, axis, index),
         spacing_mm=None if geometry is None else geometry.spacing_zyx_mm[_CUTS[axis][0]],
-        spacing_yx_mm=_in_plane(geometry, axis),
+        spacing_yx_mm=volume.spacing_yx_mm or _in_plane(geometry, axis),
     )
 
 

@@ -10,10 +10,14 @@ import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+#: What is known of writing in the pixels of an image.
+Writing = Literal["", "burned-in", "no-region"]
 
 
 class SammedError(Exception):
@@ -95,6 +99,20 @@ class Geometry:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Crop:
+    """The part of a stored picture that an image is: masks of the whole picture are cut alike.
+
+    Attributes:
+        top, left: stored pixel where the part begins.
+        whole_yx: size of the stored picture.
+    """
+
+    top: int
+    left: int
+    whole_yx: tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Volume:
     """An image: intensities on a grid.
 
@@ -105,6 +123,9 @@ class Volume:
         spacing_yx_mm: pixel size of a 2D image where its format states one, else None.
         modality: modality code read from the header where one exists (DICOM), else None.
         warnings: recorded oddities that are not errors (a UID mismatch with agreeing geometry).
+        crop: which part of the stored picture this is; None = all of it.
+        text: 'burned-in' where the header says that writing is in the pixels, 'no-region' for an
+            ultrasound that does not say where its writing ends, else ''.
     """
 
     array: NDArray[Any]
@@ -113,6 +134,8 @@ class Volume:
     spacing_yx_mm: tuple[float, float] | None = None
     modality: str | None = None
     warnings: tuple[str, ...] = ()
+    crop: Crop | None = None
+    text: Writing = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
 
 from sammed_data.catalog import CatalogEntry
 from sammed_data.encodings import dicom, files, maps, objects, polygons, run_lengths, segments
@@ -13,7 +16,7 @@ from sammed_data.geometry import (
     resize_to,
     same_grid,
 )
-from sammed_data.types import Case, GeometryError, LabelVolume, ReadError, Volume
+from sammed_data.types import Case, Crop, GeometryError, LabelVolume, ReadError, Volume
 
 Encoding = Callable[[Case, CatalogEntry, Volume], LabelVolume]
 
@@ -35,7 +38,29 @@ def read_labels(case: Case, entry: CatalogEntry, like: Volume) -> LabelVolume:
             f"{case.dataset} {case.case_id}: expected at least one label file, found none; "
             "check the entry's label patterns"
         )
-    return ENCODINGS[entry.label_encoding.type](case, entry, like)
+    encoding = ENCODINGS[entry.label_encoding.type]
+    if like.crop is None:
+        return encoding(case, entry, like)
+    # Labels were drawn on the stored picture, of which the image is a part.
+    shape = (len(like.array), *like.crop.whole_yx, *like.array.shape[3:])
+    whole = replace(like, array=np.broadcast_to(like.array.dtype.type(0), shape), crop=None)
+    return _cut_alike(encoding(case, entry, whole), like.crop, like.array.shape)
+
+
+def _cut_alike(labels: LabelVolume, crop: Crop, shape: tuple[int, ...]) -> LabelVolume:
+    """Labels of the whole picture cut to its part; labels of another size stay as they are."""
+    if labels.shape_zyx[1:] != crop.whole_yx:
+        return labels
+    rows = slice(crop.top, crop.top + shape[1])
+    columns = slice(crop.left, crop.left + shape[2])
+    ignore = labels.ignore_ZYX
+    return replace(
+        labels,
+        layers=tuple(
+            replace(layer, array_ZYX=layer.array_ZYX[:, rows, columns]) for layer in labels.layers
+        ),
+        ignore_ZYX=None if ignore is None else ignore[:, rows, columns],
+    )
 
 
 def pair_on_grid(image: Volume, labels: LabelVolume, entry: CatalogEntry) -> Volume:

@@ -1,34 +1,41 @@
-"""A DICOM series as a volume: slices sorted by position, never by name or number."""
+"""DICOM images as volumes: slices and frames sorted by position, never by name or number."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sammed_data.geometry import canonicalize
-from sammed_data.readers.dicom_header import (
-    FrameHeader,
-    frames,
-    is_compressed,
-    parse_errors,
-    read_dataset,
-)
-from sammed_data.readers.limits import check_size, first_bytes
-from sammed_data.types import Geometry, GeometryError, ReadError, Volume
+from sammed_data.readers.dicom_header import FrameHeader, frames
+from sammed_data.readers.dicom_pixels import pixels
+from sammed_data.readers.dicom_regions import common_spacing, cropped
+from sammed_data.readers.dicom_stacks import one_volume
+from sammed_data.readers.limits import first_bytes
+from sammed_data.types import Geometry, GeometryError, ReadError, Volume, Writing
+
+_ULTRASOUND = ("US", "IVUS")
+_DETECTOR = {
+    "ImagerPixelSpacing": "pixel size is that at the detector (ImagerPixelSpacing)",
+    "NominalScannedPixelSpacing": "pixel size is that of a scan (NominalScannedPixelSpacing)",
+}
 
 
-def read(path: Path | Sequence[Path]) -> Volume:
-    """Read a series folder, a list of files of one series, or one file.
+def read(path: Path | Sequence[Path], channel: int | None = None) -> Volume:
+    """Read a series folder, a list of files of one series, or one file of one or many frames.
 
-    Slope and intercept are applied per slice, MONOCHROME1 is inverted; SEG, RTSTRUCT and files
-    that are not DICOM are passed over.
+    Frames with positions make a volume. Without them they are pictures, one a plane; ultrasound
+    is cut to its 2D tissue regions. SEG, RTSTRUCT and files that are not DICOM are passed over.
+
+    Args:
+        path: what to read.
+        channel: which of several volumes in one file (stacks, phases, echoes), or which frame of
+            pictures, from 0.
 
     Raises:
-        ReadError: no image, two image series, or a damaged file.
+        ReadError: no image, two image series, several volumes, or a damaged file.
         GeometryError: the slices do not form a regular grid.
     """
     where = path if isinstance(path, Path) else path[0].parent
@@ -36,15 +43,18 @@ def read(path: Path | Sequence[Path]) -> Volume:
     _refuse_mixture(where, headers)
     first = headers[0]
     if first.position is None or first.axes is None or first.spacing_yx is None:
-        return _projection(where, headers)
+        return _pictures(where, headers, channel)
+    if channel is not None or (len(headers) > 1 and len({h.path for h in headers}) == 1):
+        headers = one_volume(where, headers, channel)
     headers, geometry, warnings = _sorted_grid(where, headers)
-    array, geometry = canonicalize(_pixels(where, headers), geometry)
+    array, geometry = canonicalize(pixels(where, headers), geometry)
     return Volume(
         array=array,
         geometry=geometry,
         bits=max(8, first.bits_stored),
         modality=first.modality or None,
         warnings=warnings,
+        text="burned-in" if any(h.burned_in for h in headers) else "",
     )
 
 
@@ -73,7 +83,7 @@ def _one_series(where: Path, headers: list[FrameHeader]) -> list[FrameHeader]:
     for header in headers:
         counts.setdefault(header.series, []).append(header)
     if len(counts) > 1:
-        shown = " and ".join(f"{len(h)} x {h[0].modality or '?'}" for h in counts.values())
+        shown = " and ".join(f"{len(h)} x {h[0].modality or 'unknown'}" for h in counts.values())
         raise ReadError(
             f"{where}: expected one image series, found {len(counts)} ({shown} slices); move each "
             "into a folder of its own and let the entry's image pattern end at one of them"
@@ -90,19 +100,41 @@ def _refuse_mixture(where: Path, headers: list[FrameHeader]) -> None:
         )
 
 
-def _projection(where: Path, headers: list[FrameHeader]) -> Volume:
-    """An image without a position in the patient: X-ray, ultrasound, or a cine of frames."""
+def _pictures(where: Path, headers: list[FrameHeader], channel: int | None) -> Volume:
+    """Images without a position in the patient: X-ray, ultrasound, or a cine of frames."""
     if len({h.path for h in headers}) > 1:
         raise GeometryError(
             f"{where}: expected slices with position, orientation and pixel spacing, found "
             f"{len(headers)} without; point the pattern at single files"
         )
+    if channel is not None:
+        if not 0 <= channel < len(headers):
+            raise ReadError(
+                f"{where}: expected a frame for channel {channel}, found {len(headers)} frames; "
+                "check the frame numbers and where they begin"
+            )
+        headers = [headers[channel]]
+    first, regions = headers[0], headers[0].regions
+    array, crop = pixels(where, headers), None
+    spacing, warnings = first.spacing_yx, [_DETECTOR.get(first.spacing_tag, "")]
+    text: Writing = "burned-in" if first.burned_in else ""
+    if regions:
+        array, crop = cropped(array, regions)
+        measured = common_spacing(regions)
+        if measured is not None:
+            spacing, warnings = measured, ["pixel size is that of the ultrasound region"]
+    elif first.modality in _ULTRASOUND:
+        text = text or "no-region"
+        warnings.append("no 2D tissue region is declared; the picture is kept whole")
     return Volume(
-        array=_pixels(where, headers),
+        array=array,
         geometry=None,
-        bits=max(8, headers[0].bits_stored),
-        spacing_yx_mm=headers[0].spacing_yx,
-        modality=headers[0].modality or None,
+        bits=max(8, first.bits_stored) if array.ndim == 3 else 8,
+        spacing_yx_mm=spacing,
+        modality=first.modality or None,
+        warnings=tuple(w for w in warnings if w),
+        crop=crop,
+        text=text,
     )
 
 
@@ -169,83 +201,3 @@ def _refuse_uneven(
             f"{shift.max():.4g} mm a slice for a gap of {expected:.4g} mm (gantry tilt); "
             "resample the series outside"
         )
-
-
-def _pixels(where: Path, headers: list[FrameHeader]) -> NDArray[Any]:
-    """Decode the frames in the given order, real values, (Z, Y, X) or (Z, Y, X, 3)."""
-    first = headers[0]
-    whole = all(h.slope == 1 and h.intercept == round(h.intercept) for h in headers)
-    dtype = _integer_type(headers) if whole else np.dtype(np.float32)
-    tail = (3,) if first.samples > 1 else ()
-    if tail:
-        dtype = np.dtype(np.uint8)
-    shape = (len(headers), first.rows, first.columns, *tail)
-    check_size(where, shape, dtype.itemsize)
-    volume = np.empty(shape, dtype=dtype)
-    decoded: tuple[Path, NDArray[Any], bool] | None = None
-    for z, header in enumerate(headers):
-        if decoded is None or decoded[0] != header.path:
-            decoded = (header.path, *_decode(header))
-        _, stack, rescaled = decoded
-        if header.index >= len(stack) or stack[header.index].shape != shape[1:]:
-            raise ReadError(
-                f"{header.path}: expected frame {header.index + 1} of {shape[1:]} pixels, found "
-                f"{len(stack)} frames of {stack.shape[1:]}; fetch it again"
-            )
-        plane = stack[header.index]
-        real = plane if tail else _real(plane, header, rescaled=rescaled)
-        if volume.dtype == np.int16 and (real.min() < -(2**15) or real.max() >= 2**15):
-            volume = volume.astype(np.int32)  # most 16-bit scanners use 12 bits: widen when not
-        volume[z] = real
-    return volume
-
-
-def _integer_type(headers: list[FrameHeader]) -> np.dtype[Any]:
-    plain = all(h.intercept == 0 and not h.signed for h in headers)
-    return np.dtype(np.uint8 if plain and headers[0].bits_stored <= 8 else np.int16)
-
-
-def _real(plane: NDArray[Any], header: FrameHeader, *, rescaled: bool) -> NDArray[Any]:
-    """Stored -> real values; MONOCHROME1 is mirrored within the stored range first."""
-    slope, intercept = header.slope, header.intercept
-    if slope == 1 and intercept == round(intercept) and not header.inverted and not rescaled:
-        return plane.astype(np.int32) + np.int32(intercept)
-    values = plane.astype(np.float64)
-    if rescaled:
-        values = (values - intercept) / slope
-    if header.inverted:
-        values = (-1.0 if header.signed else 2.0**header.bits_stored - 1) - values
-    return values * slope + intercept
-
-
-def _decode(header: FrameHeader) -> tuple[NDArray[Any], bool]:
-    """Return (frames, Y, X[, 3]) and whether the decoder has rescaled already."""
-    data = read_dataset(header.path, pixels=True)
-    try:
-        array = np.asarray(data.pixel_array)
-    except parse_errors() as err:
-        if not is_compressed(data):
-            raise ReadError(
-                f"{header.path}: expected {header.rows} x {header.columns} pixels, found less "
-                "data; the file is truncated, fetch it again"
-            ) from err
-        return _decode_with_itk(header.path), True
-    spatial = 3 if header.samples > 1 else 2
-    return array.reshape((-1, *array.shape[-spatial:])), False
-
-
-def _decode_with_itk(path: Path) -> NDArray[Any]:
-    """The second decoder, for compressions pydicom has no plugin for (JPEG lossless)."""
-    import SimpleITK as sitk
-
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)  # its warnings quote header values
-    try:
-        image = sitk.ReadImage(str(path))
-    except RuntimeError as err:
-        raise ReadError(
-            f"{path}: expected compressed pixels that pydicom or ITK can decode, found others; "
-            "decompress the file or fetch it again"
-        ) from err
-    array = sitk.GetArrayFromImage(image)
-    spatial = 3 if image.GetNumberOfComponentsPerPixel() > 1 else 2
-    return array.reshape((-1, *array.shape[-spatial:]))

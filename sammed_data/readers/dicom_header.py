@@ -16,15 +16,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sammed_data.readers.limits import first_bytes
+from sammed_data.readers.dicom_regions import Region, regions_of
+from sammed_data.readers.dicom_stacks import separators
+from sammed_data.readers.limits import check_size, first_bytes
 from sammed_data.types import ReadError
 
 NOT_IMAGES = frozenset({"SEG", "RTSTRUCT", "RTPLAN", "RTDOSE", "SR", "PR", "KO", "REG", "DOC"})
+# Codes of the standard. Anything else in this tag may name a person, and is not repeated.
+_MODALITIES = frozenset((
+    "AR", "AS", "BDUS", "BMD", "CR", "CT", "CTPROTOCOL", "DG", "DX", "ECG", "EPS", "ES", "GM",
+    "HC", "HD", "IO", "IVOCT", "IVUS", "KER", "LEN", "LS", "MG", "MR", "NM", "OAM", "OCT", "OP",
+    "OPM", "OPT", "OPTBSV", "OPTENF", "OPV", "OSS", "OT", "PLAN", "PT", "PX", "RESP", "RF", "RG",
+    "SM", "SMR", "SRF", "ST", "STAIN", "TG", "US", "VA", "XA", "XC", *NOT_IMAGES,
+))  # fmt: skip
 _GEOMETRY = [
     "SOPClassUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality", "Rows", "Columns",
     "NumberOfFrames", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing",
     "ImagerPixelSpacing", "SliceThickness", "SpacingBetweenSlices",
-    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+    "NominalScannedPixelSpacing", "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence", "SequenceOfUltrasoundRegions", "BurnedInAnnotation",
 ]  # fmt: skip
 _INTENSITY = [
     "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "SamplesPerPixel",
@@ -38,6 +48,7 @@ _CONTOURS = [
     "Modality", "StructureSetROISequence", "ROIContourSequence",
     "ReferencedFrameOfReferenceSequence", "FrameOfReferenceUID",
 ]  # fmt: skip
+PALETTE = "PALETTE COLOR"
 _PIXELS = ["PixelData", "FloatPixelData", "DoubleFloatPixelData", "ExtendedOffsetTable"]
 
 
@@ -53,8 +64,12 @@ class FrameHeader:
         axes: (2, 3) unit directions along a row (x) and down a column (y), or None.
         spacing_yx: pixel size in mm, or None where the header states none.
         thickness_mm: distance of slices if stated, else their thickness, else None.
+        spacing_tag: where the pixel size stands, by the name of the tag; '' where nowhere.
         slope: rescale factor (1 if absent).
         intercept: rescale offset (0 if absent).
+        separators: what tells frames of several volumes in one file apart.
+        regions: 2D tissue regions of an ultrasound.
+        burned_in: whether the header says that writing is in the pixels.
     """
 
     path: Path
@@ -70,9 +85,19 @@ class FrameHeader:
     position: NDArray[np.float64] | None
     axes: NDArray[np.float64] | None
     spacing_yx: tuple[float, float] | None
+    spacing_tag: str
     thickness_mm: float | None
     slope: float
     intercept: float
+    separators: tuple[float | str | None, ...]
+    regions: tuple[Region, ...]
+    burned_in: bool
+
+
+def modality_of(data: Any) -> str:
+    """The modality if it is a code of the standard, else ''; safe to print and to store."""
+    found = str(data.get("Modality", "")).strip()
+    return found if found in _MODALITIES else ""
 
 
 def parse_errors() -> tuple[type[Exception], ...]:
@@ -161,18 +186,30 @@ def frames(path: Path) -> list[FrameHeader]:
     return []
 
 
+_PIXEL_SIZES = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
+_BITS = (1, 8, 16, 32, 64)
+
+
 def _frames(path: Path, data: Any) -> Iterator[FrameHeader]:
     per_frame = data.get("PerFrameFunctionalGroupsSequence") or []
     n = int(data.get("NumberOfFrames") or 1)
+    rows, columns = int(data.Rows), int(data.Columns)
+    samples = int(data.get("SamplesPerPixel") or 1)
+    bits = int(data.get("BitsAllocated") or 8)
+    if bits not in _BITS:
+        raise ReadError(
+            f"{path}: expected pixels in whole bytes (BitsAllocated 8, 16 or 32), found {bits} "
+            "bits packed without gaps; write the file again with a current DICOM toolkit"
+        )
+    check_size(path, (n, rows, columns, samples), max(1, bits // 8))
+    regions = regions_of(path, data)
     for index in range(n):
         groups = _Groups(data, per_frame[index] if index < len(per_frame) else None)
-        position = groups.numbers("PlanePositionSequence", "ImagePositionPatient")
+        position = groups.numbers("PlanePositionSequence", "ImagePositionPatient", 3)
         if n > 1 and not per_frame:
             position = None  # a cine: one position for all frames says nothing about depth
-        orientation = groups.numbers("PlaneOrientationSequence", "ImageOrientationPatient")
-        spacing = groups.numbers("PixelMeasuresSequence", "PixelSpacing")
-        if spacing is None:
-            spacing = groups.numbers("PixelMeasuresSequence", "ImagerPixelSpacing")
+        orientation = groups.numbers("PlaneOrientationSequence", "ImageOrientationPatient", 6)
+        spacing, spacing_tag = _pixel_size(groups)
         thickness = groups.numbers("PixelMeasuresSequence", "SpacingBetweenSlices")
         if thickness is None:
             thickness = groups.numbers("PixelMeasuresSequence", "SliceThickness")
@@ -182,20 +219,33 @@ def _frames(path: Path, data: Any) -> Iterator[FrameHeader]:
             path=path,
             index=index,
             series=str(data.get("SeriesInstanceUID", "")),
-            modality=str(data.get("Modality", "")),
-            rows=int(data.Rows),
-            columns=int(data.Columns),
-            samples=int(data.get("SamplesPerPixel") or 1),
-            bits_stored=int(data.get("BitsStored") or data.get("BitsAllocated") or 8),
+            modality=modality_of(data),
+            rows=rows,
+            columns=columns,
+            samples=3 if str(data.get("PhotometricInterpretation")) == PALETTE else samples,
+            bits_stored=int(data.get("BitsStored") or bits),
             signed=int(data.get("PixelRepresentation") or 0) == 1,
             inverted=str(data.get("PhotometricInterpretation", "")) == "MONOCHROME1",
             position=position,
             axes=None if orientation is None else orientation.reshape(2, 3),
-            spacing_yx=None if spacing is None else (float(spacing[0]), float(spacing[1])),
+            spacing_yx=spacing,
+            spacing_tag=spacing_tag,
             thickness_mm=None if thickness is None else abs(float(thickness[0])) or None,
             slope=1.0 if slope is None else float(slope[0]),
             intercept=0.0 if intercept is None else float(intercept[0]),
+            separators=separators(groups.frame_groups),
+            regions=regions,
+            burned_in=str(data.get("BurnedInAnnotation", "")).strip().upper() == "YES",
         )
+
+
+def _pixel_size(groups: _Groups) -> tuple[tuple[float, float] | None, str]:
+    """Pixel size in mm, rows first, and the tag it stands in."""
+    for tag in _PIXEL_SIZES:
+        found = groups.numbers("PixelMeasuresSequence", tag, 2)
+        if found is not None and np.isfinite(found).all() and (found > 0).all():
+            return (float(found[0]), float(found[1])), tag
+    return None, ""
 
 
 class _Groups:
@@ -203,16 +253,29 @@ class _Groups:
 
     def __init__(self, data: Any, frame: Any) -> None:
         shared = data.get("SharedFunctionalGroupsSequence") or []
-        self._groups = [g for g in (frame, shared[0] if shared else None) if g is not None]
+        self.frame_groups = [g for g in (frame, shared[0] if shared else None) if g is not None]
         self._top = data
 
-    def numbers(self, group: str, tag: str) -> NDArray[np.float64] | None:
-        for source in self._groups:
+    def numbers(self, group: str, tag: str, count: int = 1) -> NDArray[np.float64] | None:
+        """At least ``count`` numbers; None where the tag is absent or empty.
+
+        Raises:
+            ValueError: other than ``count`` numbers, where it asks for more than one.
+        """
+        value = self._value(group, tag)
+        if value is None or value == "":
+            return None
+        found = np.atleast_1d(np.asarray(value, dtype=np.float64))
+        if found.size < count or (count > 1 and found.size != count):
+            raise ValueError(f"{count} numbers were expected")
+        return found
+
+    def _value(self, group: str, tag: str) -> Any:
+        for source in self.frame_groups:
             items = source.get(group) or []
             if items and items[0].get(tag) is not None:
-                return np.atleast_1d(np.asarray(items[0].get(tag), dtype=np.float64))
-        value = self._top.get(tag)
-        return None if value in (None, "") else np.atleast_1d(np.asarray(value, dtype=np.float64))
+                return items[0].get(tag)
+        return self._top.get(tag)
 
 
 def frame_plane(data: Any, index: int) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:

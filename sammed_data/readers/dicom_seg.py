@@ -9,7 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sammed_data.layers import Region
-from sammed_data.readers.dicom_header import frame_plane, is_compressed, parse_errors, read_dataset
+from sammed_data.readers.dicom_header import (
+    frame_plane,
+    is_compressed,
+    modality_of,
+    parse_errors,
+    read_dataset,
+)
 from sammed_data.readers.limits import check_size
 from sammed_data.types import Geometry, GeometryError, ReadError
 
@@ -32,8 +38,8 @@ def read(path: Path, like: Geometry) -> list[Region]:
     data = read_dataset(path, pixels=True)
     if "SegmentSequence" not in data:
         raise ReadError(
-            f"{path}: expected a DICOM SEG object, found modality {data.get('Modality', '?')}; "
-            "point the label pattern at the SEG file"
+            f"{path}: expected a DICOM SEG object, found modality "
+            f"{modality_of(data) or 'unknown'}; point the label pattern at the SEG file"
         )
     try:
         return _regions(path, data, like)

@@ -100,7 +100,8 @@ def _affine_by_number(series: Path) -> tuple[NDArray[np.float64], int]:
         except (InvalidDicomError, AttributeError, TypeError, ValueError, OSError) as err:
             raise ReadError(
                 f"{path}: expected a slice with instance number, position, orientation and pixel "
-                f"spacing, but {err}; masks kept as pictures need them"
+                f"spacing, found a header without "
+                f"({type(err).__name__}); masks kept as pictures need them"
             ) from err
         slices.append((number, position, axes, spacing))
     if len(slices) < 2:

@@ -56,7 +56,8 @@ def read_volume(path: Path, *, channel: int | None = None, pick: Pick = _WHOLE) 
 
     Args:
         path: file, or folder of a DICOM series.
-        channel: index in the last axis of a 4D NIfTI file, or frame of a video, from 0.
+        channel: index in the last axis of a 4D NIfTI file; frame of a video, or frame or volume
+            of a DICOM file, from 0.
         pick: which part of an array file or picture, see `Pick`.
 
     Raises:
@@ -74,13 +75,13 @@ def read_volume(path: Path, *, channel: int | None = None, pick: Pick = _WHOLE) 
         return itk.read(path, channel=channel)
     if kind == "video":
         return video.read(path, channel or 0)
+    if kind == "dicom":
+        return dicom.read(path, channel)
     if channel is not None:
         raise ReadError(
             f"{path}: expected a 4D file for channel {channel}, found {kind}; "
             "remove `channel` from the entry's image pattern"
         )
-    if kind == "dicom":
-        return dicom.read(path)
     volume = raster.read(path)
     return replace(volume, array=raster.half_of(path, volume.array, pick.half))
 
@@ -116,7 +117,7 @@ def read_label_map(
     elif kind == "itk":
         array, geometry = itk.read_labels(path)
     elif kind == "dicom":
-        volume = dicom.read(path)
+        volume = dicom.read(path, channel)
         array, geometry = volume.array, volume.geometry
     elif kind == "array":
         array = arrays.read_labels(path, pick)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sammed_data.layers import Region
-from sammed_data.readers.dicom_header import parse_errors, read_dataset
+from sammed_data.readers.dicom_header import modality_of, parse_errors, read_dataset
 from sammed_data.types import Geometry, GeometryError, ReadError
 
 # Share of a slice by which the points of one contour, or the contours of one slice, may differ.
@@ -37,8 +37,8 @@ def read(
     data = read_dataset(path, contours=True)
     if str(data.get("Modality", "")) != "RTSTRUCT" or "StructureSetROISequence" not in data:
         raise ReadError(
-            f"{path}: expected an RTSTRUCT object, found modality {data.get('Modality', '?')}; "
-            "point the label pattern at the RTSTRUCT file"
+            f"{path}: expected an RTSTRUCT object, found modality "
+            f"{modality_of(data) or 'unknown'}; point the label pattern at the RTSTRUCT file"
         )
     try:
         return _regions(path, data, like, image_frame)
