@@ -15,7 +15,16 @@ from sammed_data.encodings import polygons, read_labels
 from sammed_data.readers import outlines, safe_text
 from sammed_data.readers.outlines import Shape, fill, runs_of
 from sammed_data.readers.outlines_json import unpack_counts
-from sammed_data.types import Case, CatalogError, GeometryError, LabelFile, ReadError, Volume
+from sammed_data.types import (
+    Case,
+    CatalogError,
+    GeometryError,
+    LabelFile,
+    ReadError,
+    SammedError,
+    Volume,
+)
+from tests import fake_polygons
 
 HEIGHT, WIDTH = 7, 9
 HERE = Path("x")
@@ -441,3 +450,36 @@ def test_a_volume_has_no_outlines(tmp_path):
         read_labels(
             case, _entry("labelme", {"liver": "a"}), Volume(array=np.zeros((4, 7, 9), np.uint8))
         )
+
+
+@pytest.mark.parametrize("form", sorted(polygons._FORMATS))
+def test_damaged_files_are_sentences(tmp_path, form):
+    """Bytes changed, cut out and put in, by a fixed seed: pixels or a SammedError, no other."""
+    mask = np.zeros((1, HEIGHT, WIDTH), bool)
+    mask[0, 1:3, 1:4] = True
+    good = tmp_path / "good"
+    fake_polygons.write_polygons(form, good, tmp_path / "a.png", {"n": mask}, "1")
+    source, path = good.read_bytes(), tmp_path / "bad"
+    random = np.random.default_rng(7)
+    pieces = (b"9" * 30, b"-1", b"null", b"1e999", b"[", b"{}", b"<a>", b'"', b"\0\0")
+    read = 0
+    for _ in range(60):
+        data = bytearray(source)
+        for _ in range(int(random.integers(1, 4))):
+            at = int(random.integers(len(data)))
+            kind = int(random.integers(3))
+            if kind == 0:
+                data[at] = int(random.integers(256))
+            elif kind == 1:
+                del data[at : at + int(random.integers(1, 20))]
+            else:
+                data[at:at] = pieces[int(random.integers(len(pieces)))]
+        path.write_bytes(data)
+        try:
+            pictures = polygons._FORMATS[form](path, 0.0)
+            for shape in (s for p in pictures.values() for s in p.shapes):
+                assert fill(path, shape, (HEIGHT, WIDTH)).size <= HEIGHT * WIDTH
+            read += 1
+        except SammedError:
+            continue
+    assert read < 60
