@@ -148,7 +148,7 @@ def _images() -> dict[str, Any]:
 
 
 def _field(name: str, kind: pa.DataType) -> dict[str, Any]:
-    found = {"@type": "cr:Field", "@id": f"images/{name}", "name": name}
+    found: dict[str, Any] = {"@type": "cr:Field", "@id": f"images/{name}", "name": name}
     if name in _MEANING:
         found["description"] = _MEANING[name]
     if pa.types.is_list(kind):
