@@ -153,6 +153,12 @@ def relock(path: Path, content_sha256: str) -> str:
     return yaml.safe_dump(mended.model_dump(mode="json"), sort_keys=False)
 
 
+def with_list(path: Path) -> str:
+    """The text of a corpus' recipe, which from now on names its list of exclusions."""
+    recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return str(yaml.safe_dump(recipe | {"exclude": [EXCLUSIONS]}, sort_keys=False))
+
+
 def refuse_other_sources(
     lock: Lock, datasets: Sequence[DatasetPlan], options: BuildOptions, root: Path
 ) -> None:

@@ -20,7 +20,7 @@ from sammed_data.corpus import SCHEMA, Corpus
 from sammed_data.engine import fail_point
 from sammed_data.exclude import Exclusion, save
 from sammed_data.index import FOLDER, open_index
-from sammed_data.lock import LOCK, relock
+from sammed_data.lock import LOCK, RECIPE, relock, with_list
 from sammed_data.manifest import make_card
 from sammed_data.shards import (
     ShardWriter,
@@ -87,6 +87,8 @@ def withdraw(root: Path, dataset: str, patient_id: str, reason: str) -> Withdraw
         manifest = _mended(corpus, dataset, taken)
         if (root / LOCK).is_file():
             write_text(root / LOCK, relock(root / LOCK, manifest["content_sha256"]))
+        if (root / RECIPE).is_file():
+            write_text(root / RECIPE, with_list(root / RECIPE))
         write_text(root / "README.md", make_card(manifest))
         text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
         write_text(root / "manifest.json", text)

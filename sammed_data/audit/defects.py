@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,14 +15,17 @@ WHOLE_SHARE, INVERTED_SHARE = 0.98, 0.5
 _FLAT_SHARE = 0.999
 _MASK_IOU = 0.9
 _MIN_PEERS = 8
-# How often stronger (log) the image's edges must be under a turned mask; and how weak under its own
-_TURNED, _WEAK, _OUTLIER = 0.25, -0.2, -5.0
+# A turned outline must lie on edges this sharp, sharper by this than the true one (logs).
+_SHARP, _TURNED = 0.15, 0.25
+_WEAK, _OUTLIER = 0.05, -5.0
 _MIN_MASKS, _SURE = 5, 4.0
 
 # Ways a mask may have been turned against its image.
 TURNS = ("left-right", "up-down", "both ways", "transposed")
-# area: share of the picture. inverted: covers the corners, encloses the rest. edge: log of the
-# image's gradient on the outline over that around it; turns: log of it under each turn over `edge`.
+_BAND_PX = 5
+Indices = NDArray[np.intp]
+# area: share of the picture. inverted: covers the rim, encloses the rest. edge: log of the image's
+# slope on the outline over that 3 and 4 pixels beside it; turns: by how much each turn raises it.
 MASK = np.dtype(
     [
         ("row", "<i4"), ("mask", "<i4"), ("structure", "<i4"), ("area", "<f4"),
@@ -80,31 +83,35 @@ def _edges(
 
     height, width = mask_HW.shape
     x0, y0, x1, y1 = box_xyxy
-    margin = 4 + max(x1 - x0, y1 - y0) // 4
-    top, left = max(y0 - margin, 0), max(x0 - margin, 0)
-    window = (slice(top, y1 + margin), slice(left, x1 + margin))
-    inside = mask_HW[window].astype(np.uint8)
+    top, left = max(y0 - _BAND_PX, 0), max(x0 - _BAND_PX, 0)
+    inside = mask_HW[top : y1 + _BAND_PX, left : x1 + _BAND_PX].astype(np.uint8)
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
-    rim = cv2.morphologyEx(inside, cv2.MORPH_GRADIENT, cross, borderType=cv2.BORDER_REPLICATE)
-    rows, columns = np.nonzero(rim)
-    if not len(rows):
+
+    def ring(size: int) -> NDArray[np.uint8]:
+        kernel = cross if size == 3 else np.ones((size, size), np.uint8)
+        border = cv2.BORDER_REPLICATE  # the picture's border is no outline
+        return np.asarray(cv2.morphologyEx(inside, cv2.MORPH_GRADIENT, kernel, borderType=border))
+
+    rim = np.nonzero(ring(3))
+    beside = np.nonzero(ring(2 * _BAND_PX - 1) & ~ring(_BAND_PX))
+    if not len(rim[0]) or not len(beside[0]):
         return 0.0, [0.0] * len(TURNS)
-    rows, columns = rows + top, columns + left
     floor = float(slope_HW.mean()) * 0.1 + 1e-3
 
-    def strength(ys: NDArray[Any], xs: NDArray[Any]) -> float:
-        return float(slope_HW[ys, xs].mean()) + floor
+    def sharpness(turn: Callable[[Indices, Indices], tuple[Indices, Indices]]) -> float:
+        on, off = (turn(ys + top, xs + left) for ys, xs in (rim, beside))
+        ratio = (float(slope_HW[on].mean()) + floor) / (float(slope_HW[off].mean()) + floor)
+        return float(np.log(ratio))
 
-    own = strength(rows, columns)
-    turned = [
-        strength(rows, width - 1 - columns),
-        strength(height - 1 - rows, columns),
-        strength(height - 1 - rows, width - 1 - columns),
-        strength(columns * (height - 1) // max(width - 1, 1),
-                 rows * (width - 1) // max(height - 1, 1)),
-    ]  # fmt: skip
-    around = float(slope_HW[window].mean()) + floor
-    return float(np.log(own / around)), [float(np.log(t / own)) for t in turned]
+    own = sharpness(lambda ys, xs: (ys, xs))
+    turned = (
+        sharpness(lambda ys, xs: (ys, width - 1 - xs)),
+        sharpness(lambda ys, xs: (height - 1 - ys, xs)),
+        sharpness(lambda ys, xs: (height - 1 - ys, width - 1 - xs)),
+        sharpness(lambda ys, xs: (xs * (height - 1) // max(width - 1, 1),
+                                  ys * (width - 1) // max(height - 1, 1))),
+    )  # fmt: skip
+    return own, [t - own for t in turned]
 
 
 def mask_defects(
@@ -121,6 +128,18 @@ def mask_defects(
         for m in masks_M[masks_M["inverted"]]
     ]  # fmt: skip
     return found + _unlike(masks_M, case_of_row, dataset_of_case)
+
+
+def unjudged(
+    masks_M: NDArray[Any], case_of_row: NDArray[np.int32], dataset_of_case: NDArray[np.int32]
+) -> list[int]:
+    """Datasets whose outlines follow no sharp edge, so that a wrong mask would not be seen."""
+    datasets = dataset_of_case[case_of_row[masks_M["row"]]]
+    return [
+        int(number)
+        for number in np.unique(datasets)
+        if np.median(masks_M["edge"][datasets == number]) < _SHARP
+    ]
 
 
 def _unlike(
@@ -160,10 +179,11 @@ def _verdict(
     usual: NDArray[Any], peers: int,
 ) -> str:  # fmt: skip
     best = int(np.argmax(turns))
-    sure = turns[best] > _SURE * spread[best] / np.sqrt(n) if n >= _MIN_MASKS else turns[best] > 1.0
+    sure = turns[best] > _SURE * spread[best] / np.sqrt(n) if n >= _MIN_MASKS else turns[best] > 0.7
     # A dataset whose every case fits better turned is as wrong as one case; one whose masks do not
     # follow edges at all (usual near 0 in every turn) says nothing.
-    if turns[best] > _TURNED and sure and (usual[best] < 0 or usual[best] > _TURNED):
+    fits = edge + turns[best] > _SHARP and turns[best] > _TURNED
+    if fits and sure and (usual[best] < 0 or usual[best] > _TURNED):
         return f"its {n} masks fit the image better turned {TURNS[best]}"
     if peers >= _MIN_PEERS and outlier < _OUTLIER and edge < _WEAK:
         return f"the outlines of its {n} masks lie on weaker edges than in all like cases"

@@ -1,6 +1,6 @@
 """All near pairs among millions of signatures: sampled-bit tables, then the whole distance.
 
-One table at a time is in memory (sorted by some 16 to 24 of the 100 most robust bits); probes are
+One table at a time is in memory (sorted by some 14 to 22 of the 99 most robust bits); probes are
 every picture seen through every crop and flip. Pairs of one group (a patient, else a case) are not
 looked at: neighbouring slices of a volume are not duplicates.
 """
@@ -43,7 +43,7 @@ class Near:
 
 def key_bits(n: int) -> int:
     """Bits of a table's key: enough that a bucket is short, few enough that near ones meet."""
-    return int(np.clip(np.ceil(np.log2(max(n, 2))) + 4, 14, 24))
+    return int(np.clip(np.ceil(np.log2(max(n, 2))) + 2, 14, 22))
 
 
 def robust_bits(shape: tuple[int, ...], below: tuple[int, ...]) -> NDArray[np.int64]:
@@ -111,19 +111,20 @@ def search(
         chosen = chosen_bits(table, bits, robust)
         keys = _keys(index_N4[alive], chosen)
         order = alive[np.argsort(keys, kind="stable")]
-        starts = np.zeros((1 << bits) + 1, np.int64)
+        starts = np.zeros((1 << bits) + 1, np.int32)
         np.cumsum(np.bincount(keys, minlength=1 << bits), out=starts[1:])
         new: list[NDArray[np.int64]] = []
         for low in range(0, len(index_N4), max(1, _BLOCK // probes_NV4.shape[1])):
             block = slice(low, low + max(1, _BLOCK // probes_NV4.shape[1]))
             words = np.ascontiguousarray(probes_NV4[block])
+            plain = _keys(words, chosen)
             for flip, mask in enumerate(flips_F4):
-                seen = words ^ mask
-                key = _keys(seen, chosen)
-                counts = starts[key + 1] - starts[key]
+                key = plain ^ _keys(mask, chosen)  # a flip turns the same bits of every key
+                first = starts[key]
+                counts = starts[key + np.uint32(1)] - first
                 crowded += int((counts > _CROWD).sum())
-                for pairs in _expand(starts[key], np.minimum(counts, _CROWD), order):
-                    new += _near_ones(pairs, seen, low, index_N4, group_N, flip, limit)
+                for pairs in _expand(first, np.minimum(counts, _CROWD), order):
+                    new += _near_ones(pairs, words ^ mask, low, index_N4, group_N, flip, limit)
         found = [_nearest_ways(np.concatenate([*found, *new], axis=1))] if new or found else []
         progress(table + 1, tables)
     best = found[0] if found else np.zeros((5, 0), np.int64)
@@ -134,11 +135,11 @@ def search(
 
 
 def _expand(
-    starts: NDArray[np.int64], counts: NDArray[np.int64], order: NDArray[np.int64]
+    starts: NDArray[np.int32], counts: NDArray[np.int32], order: NDArray[np.int64]
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """(flat probe number, index row) of every member of every bucket met, in bounded pieces."""
     hits = np.flatnonzero(counts.reshape(-1))
-    flat_starts, flat_counts = starts.reshape(-1)[hits], counts.reshape(-1)[hits]
+    flat_starts, flat_counts = starts.reshape(-1)[hits], counts.reshape(-1)[hits].astype(np.int64)
     ends = np.cumsum(flat_counts)
     low = 0
     while low < len(hits):

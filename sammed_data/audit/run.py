@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sammed_data.audit.defects import mask_defects
+from sammed_data.audit.defects import mask_defects, unjudged
 from sammed_data.audit.duplicates import find_pairs, worst_first
 from sammed_data.audit.findings import Audit, Defect, Search
 from sammed_data.audit.gathered import Gathered, gather
@@ -135,4 +135,12 @@ def _notes(found: Gathered, marks: Marks) -> tuple[str, ...]:
     unknown = sorted({c.dataset for c in found.cases if c.cluster != "patient"})
     if unknown:
         notes.append(f"patients are files or studies, not persons, in: {', '.join(unknown)}")
+    blurred = unjudged(found.masks_M, found.rows_N["case"], found.dataset_C)
+    names = sorted({c.dataset for c, n in zip(found.cases, found.dataset_C, strict=True)
+                    if n in blurred})  # fmt: skip
+    if names:
+        notes.append(
+            f"outlines follow no sharp edges, so a mask unlike its image would not be seen, in: "
+            f"{', '.join(names)}"
+        )
     return tuple(notes)

@@ -216,6 +216,17 @@ def test_masks_turned_against_their_image_are_found(source, tmp_path):
     assert "turned up-down" in found.detail
 
 
+def test_masks_of_another_image_are_found(source, tmp_path):
+    folder = source / "data" / "phantom_ct"
+    path = sorted((folder / "train" / "labels").glob("*.gz"))[1]
+    held = nib.load(path)
+    moved = np.roll(np.asarray(held.dataobj), (7, -6), axis=(0, 1))
+    nib.save(nib.Nifti1Image(moved, held.affine), path)
+    audit = build_and_audit(source, tmp_path, ["phantom_ct"])
+    (found,) = [d for d in audit.defects if d.kind == "mask-unlike-image"]
+    assert path.name.split(".")[0] in found.case.case_id
+
+
 def test_fingerprints_are_the_same_for_any_number_of_workers(phantoms, clean, tmp_path):
     build(phantoms / "catalogs", phantoms / "data", tmp_path / "two", workers=2)
     for shard in Corpus(clean).shards:
