@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from sammed_data.build import resolve_labels
 from sammed_data.catalog import CatalogEntry
@@ -84,10 +85,14 @@ def unreadable(entry: CatalogEntry, case: Case) -> str | None:
     """Why a case cannot be read, or None."""
     from sammed_data.encodings import pair_on_grid, read_labels
     from sammed_data.readers.registry import read_image
+    from sammed_data.unpack import unpacked
 
-    try:
-        volume = read_image(case)
-        pair_on_grid(volume, read_labels(case, entry, volume), entry)
-    except SammedError as err:
-        return str(err)
+    with TemporaryDirectory() as scratch, unpacked([case], Path(scratch)) as (ready,):
+        if ready.damage:
+            return ready.damage
+        try:
+            volume = read_image(ready)
+            pair_on_grid(volume, read_labels(ready, entry, volume), entry)
+        except SammedError as err:
+            return str(err)
     return None
