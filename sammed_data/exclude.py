@@ -15,6 +15,7 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from sammed_data.stores import is_remote
 from sammed_data.types import CorpusError, UsageError
 
 FILE = "exclude.csv"
@@ -90,10 +91,12 @@ def save(root: Path, entries: Iterable[Exclusion]) -> Exclusions:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([f.name for f in fields(Exclusion)])
     writer.writerows((*astuple(e)[:-1], int(e.withdrawn)) for e in found.entries)
-    temporary = root / f".{FILE}.tmp"
+    remote = is_remote(root)  # an object appears whole
+    target = root / FILE if remote else root / f".{FILE}.tmp"
     try:
-        temporary.write_text(text.getvalue(), encoding="utf-8")
-        temporary.replace(root / FILE)
+        target.write_text(text.getvalue(), encoding="utf-8")
+        if not remote:
+            target.replace(root / FILE)
     except OSError as err:
         raise CorpusError(f"cannot write {root / FILE} ({err.strerror}): mend the folder") from err
     return found

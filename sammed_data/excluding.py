@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sammed_data.corpus import Corpus
-from sammed_data.exclude import Exclusion, load, save
+from sammed_data.exclude import Exclusion, save
 from sammed_data.privacy import Pseudonyms
 from sammed_data.types import UsageError
 
@@ -79,10 +79,10 @@ def apply_list(
         hits += name in own
         # Only `withdraw`, which removes the rows, may say that they are gone.
         stored.append(replace(entry, id=name, withdrawn=False))
-    before = {(e.level, e.dataset, e.id): e for e in load(root).entries}
+    before = {(e.level, e.dataset, e.id): e for e in corpus.exclusions.entries}
     added = {(e.level, e.dataset, e.id): e for e in stored}
     save(
-        root,
+        corpus.root,
         {**added, **{k: e for k, e in before.items() if e.withdrawn or k not in added}}.values(),
     )
     return Applied(known=hits, unknown=len(entries) - hits)

@@ -205,7 +205,8 @@ def case_marks(path: Path) -> list[CaseMark] | None:
         CorpusError: the shard is damaged.
     """
     try:
-        found = (pq.read_metadata(path).metadata or {}).get(CASES_KEY)
+        metadata = pq.ParquetFile(parquet_source(path)).metadata
+        found = (metadata.metadata or {}).get(CASES_KEY)
         marks = None if found is None else json.loads(found)
         return marks and [CaseMark(**m | {"shape_zyx": tuple(m["shape_zyx"])}) for m in marks]
     except (OSError, pa.ArrowException, ValueError, TypeError, KeyError) as err:

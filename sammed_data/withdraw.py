@@ -30,6 +30,7 @@ from sammed_data.shards import (
     write_rejections,
 )
 from sammed_data.staging import record_of, rejections_path, staging_folder, write_text
+from sammed_data.stores import is_remote
 from sammed_data.types import CorpusError, Rejection, UsageError, nearest
 
 _RULE = "excluded"
@@ -72,6 +73,11 @@ def withdraw(root: Path, dataset: str, patient_id: str, reason: str) -> Withdraw
     if not reason.strip():
         raise UsageError("expected a reason for the withdrawal, found none: pass --reason TEXT")
     corpus = Corpus(root)
+    if is_remote(corpus.root):
+        raise UsageError(
+            f"withdraw rewrites shards of a local folder, not {root}: copy the corpus, withdraw "
+            f"there, and copy it back"
+        )
     touched = _shards_of(corpus, dataset, patient_id)
     with staging_folder(root) as staging:
         taken = {n: _stage_shard(corpus, n, patient_id, reason.strip(), staging) for n in touched}
