@@ -1,15 +1,20 @@
 """How often `sammed data init --yes` is right on sample sets whose catalogue entries it never sees.
 
     python benchmarks/init_samples.py --root ../shared/samples
+    python benchmarks/init_samples.py --fakes
 
-Truth: the catalogue entries of `evidence: built` that lie under the root. Per property: right and
-sure, right but in doubt, wrong but in doubt (said), wrong and sure (the ones that matter).
+Truth: the catalogue entries of `evidence: built` that lie under the root; with --fakes every entry,
+on a small fake of its own file layout. Per property: right and sure, right but in doubt, wrong but
+in doubt (said), wrong and sure (the ones that matter). A folder that is refused with a sentence
+counts as said.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import sys
+import tempfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -24,7 +29,9 @@ from sammed_data.propose.carriers import Answers
 from sammed_data.propose.inspect import Inspector
 from sammed_data.propose.overlays import try_build
 from sammed_data.readers.registry import file_format, read_volume
+from sammed_data.types import SammedError
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for tests.fakes
 PROPERTIES = ("format", "pairs", "encoding", "values", "patients", "modality", "names")
 DOUBT_OF = {"values": "encoding", "patients": "patient", "names": "labels"}
 CASES = 8
@@ -93,61 +100,101 @@ def judge(truth, place, proposal, root, ontology):
     }
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--root", type=Path, default=Path("../shared/samples"))
-    root = parser.parse_args().root
-    ontology = load_ontology(None)
-    truths = {}
+def truths_in(root):
+    """First folder of the path -> entries with their roots."""
+    found = {}
     for entry in load_catalogs(None).values():
         place = find_root(entry, root) if entry.evidence == "built" else None
         if place is not None:
             first = discover(entry, place).cases[0].image_path.relative_to(root)
-            truths.setdefault(first.parts[0], []).append((entry, place))
-    totals = {p: Counter() for p in PROPERTIES}
-    built = Counter()
-    for folder, entries in sorted(truths.items()):
+            found.setdefault(first.parts[0], []).append((entry, place))
+    return {root / folder: entries for folder, entries in sorted(found.items())}
+
+
+class Tally:
+    """Counts of words by property, and what was printed."""
+
+    def __init__(self, ontology):
+        self.totals = {p: Counter() for p in PROPERTIES}
+        self.outcomes = Counter()
+        self.ontology = ontology
+
+    def folder(self, folder, entries, *, trials):
         started = time.monotonic()
-        proposals = Inspector(root / folder, ontology).proposals(Answers())
+        try:
+            proposals = Inspector(folder, self.ontology).proposals(Answers())
+        except SammedError as err:
+            self.outcomes["refused with a sentence"] += len(entries)
+            print(f"{folder.name}: refused: {str(err)[:160]}")
+            return
         found = {}
         for proposal in proposals:
-            trial = try_build(proposal.entry, root / folder, None, n=4)
-            built["built" if not trial.failure else "not built"] += 1
-            found[proposal.entry["id"]] = (
-                proposal,
-                pairs_of(CatalogEntry.model_validate(proposal.entry), root / folder)[1],
-            )
-            if trial.failure:
-                print(f"  {proposal.entry['id']}: not built: {trial.failure[:160]}")
-        print(f"{folder}: {len(proposals)} proposals in {time.monotonic() - started:.1f} s")
+            entry = CatalogEntry.model_validate(proposal.entry)
+            found[entry.id] = (proposal, pairs_of(entry, folder)[1])
+            if trials:
+                trial = try_build(proposal.entry, folder, None, n=4)
+                self.outcomes["trial not built" if trial.failure else "trial built"] += 1
+                if trial.failure:
+                    print(f"  {entry.id}: not built: {trial.failure[:160]}")
+        print(f"{folder.name}: {len(proposals)} proposals in {time.monotonic() - started:.1f} s")
         for truth, place in entries:
-            wanted = pairs_of(truth, place)[1]
-            near = max(found, key=lambda n: len(found[n][1] & wanted) / len(found[n][1] | wanted))
-            proposal, pairs = found[near]
-            if not pairs & wanted:
-                print(f"  {truth.id}: MISSED")
-                for name in PROPERTIES:
-                    totals[name]["wrong and sure"] += 1
-                continue
-            right = judge(truth, place, proposal, root / folder, ontology)
-            doubt = {i.key: i.doubt for i in proposal.inferences}
-            said = []
-            for name in PROPERTIES:
-                sure = doubt[DOUBT_OF.get(name, name)] == "low"
-                word = ("right" if right[name] else "wrong") + (
-                    " and sure" if sure else " but in doubt"
-                )
-                totals[name][word] += 1
-                if not right[name]:
-                    said.append(f"{name} {word}")
-            print(f"  {truth.id} <- {near}: {'; '.join(said) or 'all right'}")
-    words = ("right and sure", "right but in doubt", "wrong but in doubt", "wrong and sure")
-    print(f"\n{'property':10}" + "".join(f"{w:>20}" for w in words))
-    for name, counts in totals.items():
-        print(f"{name:10}" + "".join(f"{counts[w]:20}" for w in words))
-    total = sum(totals.values(), Counter())
-    print(f"{'all':10}" + "".join(f"{total[w]:20}" for w in words))
-    print(f"trial builds of the proposed entries: {dict(built)}")
+            self.compare(truth, place, found, folder)
+
+    def compare(self, truth, place, found, folder):
+        wanted = pairs_of(truth, place)[1]
+        near = max(found, key=lambda n: len(found[n][1] & wanted) / len(found[n][1] | wanted))
+        proposal, pairs = found[near]
+        doubt = {i.key: i.doubt for i in proposal.inferences}
+        try:
+            right = judge(truth, place, proposal, folder, self.ontology) if pairs & wanted else {}
+        except SammedError as err:
+            self.outcomes["entry of the proposal does not read"] += 1
+            print(f"  {truth.id} <- {near}: does not read: {str(err)[:160]}")
+            return
+        said = []
+        for name in PROPERTIES:
+            sure = doubt[DOUBT_OF.get(name, name)] == "low"
+            word = ("right" if right.get(name) else "wrong") + (
+                " and sure" if sure else " but in doubt"
+            )
+            self.totals[name][word] += 1
+            if not right.get(name):
+                said.append(f"{name} {word}")
+        self.outcomes["judged"] += 1
+        print(f"  {truth.id} <- {near}: {'; '.join(said) or 'all right'}")
+
+    def print(self):
+        words = ("right and sure", "right but in doubt", "wrong but in doubt", "wrong and sure")
+        print(f"\n{'property':10}" + "".join(f"{w:>20}" for w in words))
+        rows = {**self.totals, "all": sum(self.totals.values(), Counter())}
+        for name, counts in rows.items():
+            print(f"{name:10}" + "".join(f"{counts[w]:20}" for w in words))
+        print(f"outcomes: {dict(self.outcomes)}")
+
+
+def fakes(tally):
+    from tests.fakes import build_fake
+
+    for entry in load_catalogs(None).values():
+        with tempfile.TemporaryDirectory() as folder:
+            root = Path(folder) / "data"
+            root.mkdir()
+            build_fake(entry, root, n_cases=4)
+            tally.folder(root, [(entry, find_root(entry, root))], trials=False)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--root", type=Path, default=Path("../shared/samples"))
+    parser.add_argument("--fakes", action="store_true", help="Fakes of all entries instead.")
+    args = parser.parse_args()
+    tally = Tally(load_ontology(None))
+    if args.fakes:
+        fakes(tally)
+    else:
+        for folder, entries in truths_in(args.root).items():
+            tally.folder(folder, entries, trials=True)
+    tally.print()
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sammed_data.propose.carriers import Answers, Group, Inference, Proposal
-from sammed_data.propose.encoding import Coding
+from sammed_data.propose.coding import Coding
 from sammed_data.propose.modality import Guess
 from sammed_data.propose.names import split_word
 from sammed_data.propose.naming import Labels

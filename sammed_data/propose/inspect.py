@@ -15,8 +15,9 @@ from sammed_data.discover import discover
 from sammed_data.ontology import Ontology
 from sammed_data.patterns import compile_pattern
 from sammed_data.propose.carriers import Answers, Group, Item, Pair, Proposal, Survey
+from sammed_data.propose.coding import Coding
 from sammed_data.propose.documents import Statement, outline_pairs, statements
-from sammed_data.propose.encoding import Coding, empty_alpha, find_encoding
+from sammed_data.propose.encoding import empty_alpha, find_encoding
 from sammed_data.propose.formats import Look, look
 from sammed_data.propose.layout import MAX_GROUPS, find_groups
 from sammed_data.propose.naming import knows

@@ -1,4 +1,4 @@
-"""Groups whose masks differ in one folder name: classes or observers of the same images."""
+"""Groups that belong together: sequences, classes or observers of the same images; their names."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from sammed_data.propose.carriers import Doubt, Group, worst
+from sammed_data.propose.carriers import Doubt, Group, Item, worst
 from sammed_data.propose.names import observer
 
 
@@ -93,3 +93,52 @@ def _observer(name: str) -> int | None:
         return said
     words = re.fullmatch(r"(?:seg|mask|manual|annot|label|gt)\D*(\d)", name, re.IGNORECASE)
     return int(words[1]) if words else None
+
+
+def merge_sequences(groups: Sequence[Group]) -> list[Group]:
+    """Sequences of one case that share their labels become image patterns of one group."""
+    out: dict[object, Group] = {}
+    for group in groups:
+        labels = frozenset(p.labels[0].path for p in group.pairs)
+        key = (labels, group.label_patterns)
+        old = out.get(key)
+        if old is None or not group.image_patterns[0][1]:
+            out[key if old is None else (key, len(out))] = group
+            continue
+        out[key] = replace(
+            old,
+            pairs=(*old.pairs, *group.pairs),
+            image_patterns=(*old.image_patterns, *group.image_patterns),
+            doubt=worst(old.doubt, group.doubt),
+        )
+    return list(out.values())
+
+
+def with_names(groups: Sequence[Group]) -> list[Group]:
+    """Short distinct names, from what tells the groups' patterns apart."""
+    if len(groups) <= 1:
+        return list(groups)
+    bags = [_bag(g) for g in groups]
+    common = set.intersection(*map(set, bags))
+    out: list[Group] = []
+    taken: set[str] = set()
+    for group, bag in zip(groups, bags, strict=True):
+        words = list(dict.fromkeys(w for w in bag if w not in common))[:4]
+        name = base = "_".join(words) or "set"
+        number = 2
+        while name in taken:
+            name, number = f"{base}_{number}", number + 1
+        taken.add(name)
+        out.append(replace(group, name=name))
+    return out
+
+
+def _bag(group: Group) -> list[str]:
+    texts = [p for p, _ in group.image_patterns[:1]] + [p for p, _ in group.label_patterns[:1]]
+    text = " ".join(re.sub(r"\{\w+\}|\*", " ", t) for t in texts)
+    found = [w.lower() for w in re.findall(r"[A-Za-z0-9]+", text)]
+    return [*found, *(i.kind for i in _kinds(group))]
+
+
+def _kinds(group: Group) -> list[Item]:
+    return [group.pairs[0].labels[0]]

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from sammed_data.ontology import Ontology
 from sammed_data.propose.carriers import Doubt, worst
+from sammed_data.propose.coding import Coding
 from sammed_data.propose.documents import Statement
-from sammed_data.propose.encoding import Coding
 from sammed_data.propose.names import IMAGE_WORDS, LABEL_WORDS, SEQUENCE_WORDS, tokens, word_set
 from sammed_data.types import CatalogError, UsageError, nearest
 

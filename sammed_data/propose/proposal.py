@@ -15,15 +15,14 @@ from sammed_data.ontology import Ontology
 from sammed_data.propose import modality as modalities
 from sammed_data.propose import patients
 from sammed_data.propose.carriers import Answers, Doubt, Group, Inference, Item, Proposal, worst
+from sammed_data.propose.coding import Coding
 from sammed_data.propose.documents import Statement
-from sammed_data.propose.encoding import Coding
 from sammed_data.propose.entry import entry_of, layout_of, slug, splits_of
 from sammed_data.propose.formats import Look, channels_of, grid_key
 from sammed_data.propose.naming import Labels, find_labels, parse_labels
 from sammed_data.types import CatalogError, UsageError, nearest
 
 _BY_HEADER = ("dicom_seg", "rtstruct", "seg_nrrd", "polygons")
-_ONE_CLASS = ("binary", "file_per_class", "file_per_instance")
 _MAX_EXPLICIT = 60
 
 
@@ -76,6 +75,12 @@ class Proposer:
         told = replace(answers, id=f"{slug(own)}_{group.name}" if group.name else own)
         entry = entry_of(name, told, layout, "2D" if flat else "3D", found, extra)
         pairs, entry = self._checked(group, entry)
+        if shared:
+            pairs = replace(
+                pairs,
+                doubt=worst(pairs.doubt, "medium"),
+                evidence=f"{pairs.evidence}; other masks of these images make other entries",
+            )
         inferences = [
             self._format(group, images), pairs, _of_encoding(coding, entry, shared=shared),
             _inference("labels", _shown(labels.labels), labels, "--labels"),
@@ -224,7 +229,7 @@ def _of_encoding(coding: Coding, entry: Mapping[str, Any], *, shared: bool) -> I
     bad = Counter(why for _, why in coding.unreadable)
     said = [f"{sum(bad.values())} label files cannot be read"] if bad else []
     doubt = coding.doubt
-    if shared and coding.type in _ONE_CLASS:
+    if shared and coding.type not in _BY_HEADER:
         doubt = worst(doubt, "medium")
         said.append("the same images have other masks: these may be classes of one entry")
     return Inference(key="encoding", value=value, flag="--encoding", doubt=doubt,
