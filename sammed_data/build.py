@@ -23,7 +23,7 @@ from sammed_data.lock import Lock, corpus_files, refuse_other_sources, refuse_ot
 from sammed_data.manifest import manifest_options, read_manifest
 from sammed_data.ontology import Ontology, load_ontology
 from sammed_data.plan import BuildOptions, DatasetPlan, Meaning, ShardPlan, plan_shards
-from sammed_data.privacy import Pseudonyms, pseudonyms
+from sammed_data.privacy import Pseudonyms, pseudonyms, unnamed
 from sammed_data.publish import Batch, Kept, draft, first_of, keep_others, publish
 from sammed_data.run_shards import How, Ran, run_shards
 from sammed_data.staging import staging_folder, write_plan
@@ -325,8 +325,9 @@ def find_datasets(
     for name in sorted(set(only) or set(entries) - set(drop)):
         entry = entries[name]
         try:
-            place = find_root(entry, root)
-            pairs = None if place is None else discover(entry, place)
+            with unnamed(entry):
+                place = find_root(entry, root)
+                pairs = None if place is None else discover(entry, place)
         except ReadError as err:
             if strict or only:
                 raise
@@ -337,7 +338,8 @@ def find_datasets(
             continue
         names = pseudonyms(entry, key_file) if keyed else Pseudonyms(dataset=name)
         if pairs.problems and (strict or not pairs.cases):
-            reason = first_of([p.reason for p in pairs.problems])
+            found = [names.rejection(p, RULES[p.rule][1]) for p in pairs.problems]
+            reason = first_of([p.reason for p in found])
             reason += "; add what is missing, or name the rest under layout.exclude"
             if strict or only:
                 raise ReadError(f"{entry.id} at {place}: {reason}")

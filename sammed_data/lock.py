@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from sammed_data.catalog import CatalogEntry
 from sammed_data.exclude import FILE as EXCLUSIONS
 from sammed_data.get.lock import read_lock as read_fetched
 from sammed_data.manifest import Record, manifest_options, sammed_version
 from sammed_data.plan import BUILD_VERSION, BuildOptions, DatasetPlan, decisive
+from sammed_data.privacy import Pseudonyms
 from sammed_data.types import CatalogError, CorpusError, UsageError
 
 if TYPE_CHECKING:
@@ -93,10 +93,16 @@ def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def fetched_archives(entry: CatalogEntry, root: Path) -> dict[str, str]:
-    """Archive -> SHA-256, from the notes that `sammed data fetch` keeps in the root."""
+def fetched_archives(dataset: DatasetPlan, root: Path) -> dict[str, str]:
+    """Archive -> SHA-256, from the notes that `sammed data fetch` keeps in the root.
+
+    Names of a restricted dataset's archives are keyed.
+    """
+    entry = dataset.entry
+    names = Pseudonyms(dataset=entry.id, secret=dataset.secret)
     places = {entry.id, *entry.root}
-    return {row.name: row.sha256 for row in read_fetched(root).values() if row.dataset in places}
+    fetched = read_fetched(root).values()
+    return {names.path(row.name): row.sha256 for row in fetched if row.dataset in places}
 
 
 def make_lock(batch: Batch, ready: Draft, root: Path, out: Path) -> Lock:
@@ -115,7 +121,7 @@ def make_lock(batch: Batch, ready: Draft, root: Path, out: Path) -> Lock:
             cases=len(dataset.cases),
             files=files,
             tree_sha256=tree,
-            archives=fetched_archives(dataset.entry, root),
+            archives=fetched_archives(dataset, root),
         )
     return Lock(
         sammed_version=sammed_version(),
@@ -174,7 +180,7 @@ def refuse_other_sources(
         if lock.options.get(k) != v
     ]
     for dataset in datasets:
-        wrong += _differences(lock, dataset, fetched_archives(dataset.entry, root))
+        wrong += _differences(lock, dataset, fetched_archives(dataset, root))
     if wrong:
         raise CatalogError(_refusal(wrong))
 

@@ -12,6 +12,7 @@ from typing import Any
 from sammed_data.catalog import CatalogEntry
 from sammed_data.corpus import SCHEMA_VERSION, SPLITS
 from sammed_data.intensity import check_policy
+from sammed_data.privacy import Pseudonyms, unnamed
 from sammed_data.slices import ORIENTATIONS
 from sammed_data.sources import case_paths, relative, state
 from sammed_data.splits import assign_splits
@@ -136,8 +137,10 @@ def plan_shards(dataset: DatasetPlan, options: BuildOptions) -> list[ShardPlan]:
         CatalogError: two cases share an id.
         ReadError: a source file vanished.
     """
-    _refuse_twins(dataset)
-    splits = assign_splits(dataset.entry, dataset.cases)
+    with unnamed(dataset.entry):
+        _refuse_twins(dataset)
+    names = Pseudonyms(dataset=dataset.entry.id, secret=dataset.secret)
+    splits = assign_splits(dataset.entry, dataset.cases, names)
     common = _common_hash(dataset, options)
     shards = []
     for split in SPLITS:

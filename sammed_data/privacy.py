@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sammed_data.catalog import CatalogEntry
-from sammed_data.types import Rejection, UsageError
+from sammed_data.types import CatalogError, ReadError, Rejection, UsageError
 
 _MIN_KEY_BYTES = 16
 
@@ -43,6 +45,26 @@ class Pseudonyms:
         if self.secret is None:
             return hashlib.sha256(message).hexdigest()[:12]
         return hmac.new(self.secret, message, hashlib.sha256).hexdigest()[:16]
+
+
+@contextmanager
+def unnamed(entry: CatalogEntry) -> Iterator[None]:
+    """Let no error about the files of a restricted dataset name them.
+
+    Raises:
+        SammedError: of the kind that was raised inside, with the entry's id and no path.
+    """
+    try:
+        yield
+    except (ReadError, CatalogError) as err:
+        if entry.privacy == "public":
+            raise
+        # from None: the cause names the file.
+        raise type(err)(
+            f"{entry.id}: expected files as its entry describes them, found others (not named: "
+            f"privacy is restricted); run `sammed data check {entry.id}`, or set `privacy: public` "
+            "in a copy of the entry to see which"
+        ) from None
 
 
 def pseudonyms(entry: CatalogEntry, key_file: Path | None) -> Pseudonyms:

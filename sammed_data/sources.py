@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -81,10 +82,11 @@ def case_paths(case: Case) -> list[tuple[str, Path]]:
     return paths
 
 
-def source_hashes(case: Case) -> set[str]:
+def source_hashes(case: Case, named: Callable[[str], str]) -> set[str]:
     """One hash over path and bytes of every source of a case; what a lock sums up.
 
-    A hash of both, so that a record tells no path of a restricted dataset.
+    ``named`` gives a path as it may be stored: that of a restricted dataset is keyed, or a guessed
+    path could be confirmed by the hash.
     """
     found = set()
     for _, path in case_paths(case):
@@ -92,5 +94,6 @@ def source_hashes(case: Case) -> set[str]:
             content = digest(path)
         except (ReadError, OSError):  # quarantined by whoever reads it, with the reason
             content = "unreadable"
-        found.add(hashlib.sha256(f"{relative(path, case.root)}\0{content}".encode()).hexdigest())
+        name = named(relative(path, case.root))
+        found.add(hashlib.sha256(f"{name}\0{content}".encode()).hexdigest())
     return found

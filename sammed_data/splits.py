@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 
 from sammed_data.catalog import CatalogEntry
+from sammed_data.privacy import Pseudonyms
 from sammed_data.sources import relative
 from sammed_data.types import Case
 
@@ -43,8 +44,13 @@ def cluster_unit(entry: CatalogEntry, case: Case) -> str:
     return entry.patient.unit
 
 
-def assign_splits(entry: CatalogEntry, cases: Sequence[Case]) -> dict[str, str]:
+def assign_splits(
+    entry: CatalogEntry, cases: Sequence[Case], names: Pseudonyms | None = None
+) -> dict[str, str]:
     """case_id -> split; whole groups only.
+
+    With keyed ``names`` (restricted data) the hash is over the pseudonym, so that nobody without
+    the key can compute which split a patient would be in.
 
     A labelled official test split wins; without one, or for cases it does not name, the hash
     decides; under ten groups a split would be noise, so all go to the entry's role.
@@ -63,6 +69,7 @@ def assign_splits(entry: CatalogEntry, cases: Sequence[Case]) -> dict[str, str]:
         elif len(groups) < MIN_PATIENTS:
             split = "train"
         else:
-            split = hash_split(entry.id, key)
+            keyed = names is not None and names.secret is not None
+            split = hash_split(entry.id, names.patient(key) if names and keyed else key)
         splits |= {case.case_id: split for case in members}
     return splits

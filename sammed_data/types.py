@@ -15,7 +15,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-
 #: What is known of writing in the pixels of an image.
 Writing = Literal["", "burned-in", "no-region"]
 

@@ -63,6 +63,7 @@ def build_shard(task: ShardTask) -> str:
     final = task.staging / f"{stem}.parquet"
     temporary = (task.scratch or task.staging) / f"{stem}.{gethostname()}-{os.getpid()}.tmp"
     writer = ShardWriter(temporary)
+    names = Pseudonyms(dataset=task.shard.dataset, secret=task.dataset.secret)
     counts, rejections, hashes = Counts(), [], set[str]()
     try:
         with unpacked(task.shard.cases, task.scratch or task.staging) as cases:
@@ -75,7 +76,7 @@ def build_shard(task: ShardTask) -> str:
                         writer.mark(item)
                     else:
                         writer.add(item)
-                hashes |= source_hashes(case)
+                hashes |= source_hashes(case, names.path)
                 fail_point("after_case")
         content = writer.close()
     except Exception:
@@ -143,9 +144,11 @@ def case_items(
     try:
         ready = read_case(case, task, names)
     except (ReadError, GeometryError) as err:
+        rule = "grid" if isinstance(err, GeometryError) else "unreadable"
+        if task.strict and names.secret is not None:  # from None: the cause names the file
+            raise type(err)(_keyed_sentence(case, names, RULES[rule][1])) from None
         if task.strict:
             raise type(err)(_with_place(case, str(err))) from err
-        rule = "grid" if isinstance(err, GeometryError) else "unreadable"
         yield _case_rejection(case, names, rule, _with_place(case, str(err)))
         return
     broken = [("burned-in", burned_in(ready.volume, task.dataset.entry))]
@@ -153,6 +156,8 @@ def case_items(
     for name, reason in broken:
         if reason is not None:
             where = relative(case.image_path, case.root)
+            if task.strict and names.secret is not None:
+                raise ReadError(_keyed_sentence(case, names, RULES[name][1]))
             if task.strict:
                 raise ReadError(f"{where}: {reason}")
             yield _case_rejection(case, names, name, f"{where}: {reason}")
@@ -175,7 +180,7 @@ def read_case(case: Case, task: ShardTask, names: Pseudonyms) -> ReadCase:
     labels = read_labels(case, entry, volume)
     volume = pair_on_grid(volume, labels, entry)
     member = "" if case.channel is None else f"channel {case.channel}"
-    within = f"in {case.archive}" if case.archive else ""
+    within = f"in {names.path(case.archive)}" if case.archive else ""
     sources = [
         {
             "role": role,
@@ -198,6 +203,13 @@ def _with_place(case: Case, reason: str) -> str:
     if any(name in reason for name in names):
         return reason
     return f"{relative(case.image_path, case.root)}: {reason}"
+
+
+def _keyed_sentence(case: Case, names: Pseudonyms, rule_text: str) -> str:
+    return (
+        f"case {names.case(case.case_id)} of {case.dataset}: {rule_text}; "
+        "`sammed data trace` with the key of the site says which file it is"
+    )
 
 
 def _case_rejection(case: Case, names: Pseudonyms, rule: str, reason: str) -> Rejection:

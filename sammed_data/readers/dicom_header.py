@@ -174,6 +174,8 @@ def frames(path: Path) -> list[FrameHeader]:
         kind = data.file_meta.get("MediaStorageSOPClassUID") or data.get("SOPClassUID")
         name = str(getattr(kind, "name", ""))
     except parse_errors() as err:
+        if isinstance(err, ReadError):
+            raise
         raise ReadError(
             f"{path}: expected readable geometry and intensity tags, found a damaged header "
             f"({type(err).__name__}); fetch the file again"

@@ -127,7 +127,11 @@ def _planes(path: Path, data: Any, indices: list[int]) -> Iterator[NDArray[Any]]
     with suppress(NotImplementedError):
         decoder = get_decoder(syntax)
     if decoder is not None and decoder.is_available:
-        for plane, _ in decoder.iter_array(data, indices=indices):
+        if syntax.is_encapsulated:
+            planes = decoder.iter_array(data, indices=indices)
+        else:  # iter_array of pydicom 3.0 miscounts YBR_FULL_422 after its first frame
+            planes = (decoder.as_array(data, index=k) for k in indices)
+        for plane, _ in planes:
             yield apply_color_lut(plane, data) if palette else plane
         return
     decode = _other_decoder(path, data)

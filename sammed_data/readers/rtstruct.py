@@ -66,19 +66,19 @@ def _regions(
     }
     regions = []
     for roi in data.StructureSetROISequence:
-        name = str(roi.get("ROIName", "")).strip()
+        name, number = str(roi.get("ROIName", "")).strip(), int(roi.ROINumber)
         contours = []
-        for item in sequences.get(int(roi.ROINumber), []):
+        for item in sequences.get(number, []):
             points = np.asarray(item.ContourData, dtype=np.float64).reshape(-1, 3)
             closed = str(item.get("ContourGeometricType", "")).startswith("CLOSED")
             if closed and len(points) >= 3:
                 contours.append(_to_voxels(points, like))
             else:
-                warnings.append(f"ROI {name}: a contour of {len(points)} points encloses nothing")
+                warnings.append(f"ROI {number}: a contour of {len(points)} points encloses nothing")
         voxels, off_mm = _fill(path, name, contours, like)
         regions.append(Region(name=name, voxels_N=voxels))
         if off_mm:
-            warnings.append(f"ROI {name}: contours lie {off_mm:.3g} mm off the slices")
+            warnings.append(f"ROI {number}: contours lie {off_mm:.3g} mm off the slices")
     return regions, tuple(dict.fromkeys(warnings))
 
 

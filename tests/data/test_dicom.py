@@ -373,7 +373,7 @@ def test_rtstruct_that_does_not_fit_is_refused(tmp_path):
     near[2, 3] += 0.25
     regions, warnings = rtstruct.read(path, Geometry(affine_lps=near, shape_zyx=SHAPE))
     np.testing.assert_array_equal(_mask(regions[0]), _ring())
-    assert warnings == ("ROI Ring: contours lie 0.25 mm off the slices",)
+    assert warnings == ("ROI 1: contours lie 0.25 mm off the slices",)
     with pytest.raises(GeometryError, match="two planes 2 mm apart on one slice"):
         rtstruct.read(path, Geometry(affine_lps=coarse, shape_zyx=SHAPE))
     tilt = here.affine_lps.copy()
@@ -386,7 +386,7 @@ def test_rtstruct_points_enclose_nothing(tmp_path):
     path = write_rtstruct(tmp_path / "rs.dcm", {"Iso": [[1.0, 2.0, 3.0]]}, kind="POINT")
     regions, warnings = rtstruct.read(path, answer_geometry())
     assert regions[0].voxels_N.size == 0
-    assert warnings == ("ROI Iso: a contour of 1 points encloses nothing",)
+    assert warnings == ("ROI 1: a contour of 1 points encloses nothing",)
 
 
 def test_even_odd_takes_pixel_centres():
