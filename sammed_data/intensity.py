@@ -18,8 +18,8 @@ SOFT_TISSUE = (-160.0, 240.0)
 LUNG = (-1350.0, 150.0)
 BONE = (-450.0, 1050.0)
 _U16_MAX = 65535
-# Elements counted at once: few enough for the cache and for float counts that stay exact.
-_BLOCK = 1 << 20
+# Elements counted at once: OpenCV's counts are floats, exact up to 2^24.
+_BLOCK = 1 << 23
 
 
 @dataclass(frozen=True, kw_only=True)

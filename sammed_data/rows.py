@@ -16,7 +16,7 @@ from sammed_data.corpus import SCHEMA_VERSION
 from sammed_data.masks import Part
 from sammed_data.plan import BuildOptions, DatasetPlan, Meaning, ShardPlan
 from sammed_data.privacy import Pseudonyms
-from sammed_data.shards import row_digest
+from sammed_data.shards import pixel_digest, row_digest
 from sammed_data.slices import Slice, cut, straight
 from sammed_data.sources import case_paths
 from sammed_data.splits import cluster_unit, group_key
@@ -93,7 +93,10 @@ class RowMaker:
         array = self._ready.volume.array
         values = straight(cut(array, where.axis, where.index, options.orientation))
         image = self._intensity.to_uint8(values)
+        pixels = [pixel_digest(image)]
         deep = self._depth.store(values) if self._depth else None
+        if deep is not None:
+            pixels.append(pixel_digest(deep))
         ignore = None
         if labels.ignore_ZYX is not None:
             ignore = cut(labels.ignore_ZYX, where.axis, where.index, options.orientation)
@@ -121,7 +124,6 @@ class RowMaker:
             # What is not drawn may be there all the same: only what is drawn was looked for.
             drawn = {part.raw: self._task.dataset.meanings[part.raw] for part in parts}
             row["annotated_structures"] = self._annotated(drawn)
-        pixels: list[NDArray[Any]] = [image, *([] if deep is None else [deep])]
         if ignore is not None:
             packed.append(np.packbits(ignore, axis=1))
         row["content_sha256"] = row_digest(row, pixels, packed)

@@ -68,26 +68,27 @@ def _leaf_columns() -> list[str]:
 
 
 @stage("content digest")
+def pixel_digest(array: NDArray[Any]) -> str:
+    """SHA-256 of an image; taken while it is in the processor's cache."""
+    found = hashlib.sha256(f"{array.shape}{array.dtype.str}".encode())
+    found.update(np.ascontiguousarray(array).data)
+    return found.hexdigest()
+
+
+@stage("content digest")
 def row_digest(
-    row: dict[str, Any], pixels: Iterable[NDArray[Any]], packed: Iterable[NDArray[np.uint8]]
+    row: dict[str, Any], pixels: Sequence[str], packed: Iterable[NDArray[np.uint8]]
 ) -> str:
     """SHA-256 over metadata, decoded pixels and masks; independent of how PNG bytes were made.
 
     Args:
         row: its boxes say where the masks lie.
-        pixels: (H, W) or (H, W, 3) images.
+        pixels: `pixel_digest` of each stored image.
         packed: each mask by `codecs.pack_part`, then the plane to ignore as bits, if any.
     """
     meta = {k: v for k, v in row.items() if k not in (*_PIXEL_COLUMNS, "content_sha256")}
     meta["masks"] = [{k: v for k, v in m.items() if k != "mask"} for m in row["masks"]]
-    # Which archive a file was read from is no part of what the row is.
-    meta["sources"] = [
-        s | {"member": s["member"].partition("in ")[0].strip()} for s in row["sources"]
-    ]
-    found = hashlib.sha256(json.dumps(meta, sort_keys=True).encode())
-    for array in pixels:
-        found.update(f"{array.shape}{array.dtype.str}".encode())
-        found.update(np.ascontiguousarray(array).data)
+    found = hashlib.sha256(json.dumps([meta, *pixels], sort_keys=True).encode())
     for bits in packed:
         found.update(bits.data)
     return found.hexdigest()
@@ -97,7 +98,7 @@ class ShardWriter:
     """Writes rows in order, at most 32 of them or 8 MB a row group."""
 
     def __init__(self, path: Path) -> None:
-        compression = {c: "NONE" if c in _PACKED else "ZSTD" for c in _leaf_columns()}
+        compression = {c: "NONE" if c in _PACKED else "SNAPPY" for c in _leaf_columns()}
         dictionary = [c for c in compression if c not in _PACKED]
         self._writer = pq.ParquetWriter(
             path,
