@@ -71,6 +71,7 @@ def _serve(
         signal.signal(number, signal.SIG_IGN)  # the parent decides; see `stop`
     threading.Thread(target=_die_with_parent, daemon=True).start()
     start(stop)
+    pipe.send(None)  # ready: the time limit of a task does not count what a start takes
     while (held := pipe.recv()) is not None:
         pipe.send(attempt(work, held[0]))
 
@@ -112,7 +113,7 @@ class _Worker(Generic[Task, Result]):
         self.process.start()
         far.close()
         self.held: tuple[Task, ...] = ()
-        self._since = 0.0
+        self._since, self._ready = 0.0, False
 
     def give(self, task: Task) -> None:
         self.held, self._since = (task,), time.monotonic()
@@ -121,19 +122,21 @@ class _Worker(Generic[Task, Result]):
         except OSError:  # it died before it could listen; `outcome` says so
             self.process.join()
 
-    def outcome(self) -> Outcome[Result]:
-        """What came of the task it held: to be asked once its pipe is ready."""
+    def outcome(self) -> Outcome[Result] | None:
+        """What came of the task it held, once its pipe has news; None: it has only just started."""
         try:
-            found: Outcome[Result] = self.pipe.recv()
+            found: Outcome[Result] | None = self.pipe.recv()
         except (EOFError, OSError):
             self.process.join()
             return Outcome(failure=Failure(reason=death(self.process.exitcode)))
+        self._ready = True
+        self._since = time.monotonic()
         return found
 
     def late(self, timeout_s: float | None) -> bool:
-        return bool(
-            self.held and timeout_s is not None and time.monotonic() - self._since > timeout_s
-        )
+        if timeout_s is None or not (self.held and self._ready):
+            return False
+        return time.monotonic() - self._since > timeout_s
 
     def end(self) -> None:
         with suppress(OSError):  # already dead
@@ -205,7 +208,8 @@ class Pool(Generic[Task, Result]):
         self, busy: Sequence[_Worker[Task, Result]]
     ) -> list[tuple[_Worker[Task, Result], Outcome[Result]]]:
         ready = connection.wait([w.pipe for w in busy], _POLL_S)
-        ended = [(w, w.outcome()) for w in busy if w.pipe in ready]
+        said = [(w, w.outcome()) for w in busy if w.pipe in ready]
+        ended = [(w, found) for w, found in said if found is not None]
         for worker in busy:
             if worker.pipe not in ready and worker.late(self._timeout_s):
                 worker.process.kill()

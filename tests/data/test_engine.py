@@ -54,7 +54,7 @@ def test_a_dead_worker_fails_its_task_and_the_others_go_on():
 
 def _sleep_at_1(number):
     if number == 1:
-        time.sleep(60)
+        time.sleep(120)
     return number
 
 
