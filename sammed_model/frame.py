@@ -225,6 +225,19 @@ class Preprocessing:
         ]
         return np.stack([table[plane] for table, plane in zip(tables, planes, strict=True)])
 
+    def placed(self, image_B3hw: Tensor, frame: Frame) -> Tensor:
+        """Images of 0..255 that are already resized and in channel order -> (B, 3, S, S)."""
+        x_B3hw = image_B3hw.float()
+        if self.name == "medsam":
+            low, high = x_B3hw.amin((1, 2, 3), True), x_B3hw.amax((1, 2, 3), True)
+            x_B3hw = (x_B3hw - low) / (high - low).clamp_min(1e-8)
+        else:
+            mean, std = (x_B3hw.new_tensor(v)[:, None, None] for v in (self.mean, self.std))
+            x_B3hw = (x_B3hw - mean) / std
+        right = self.image_size - frame.inner_width - frame.pad_left
+        bottom = self.image_size - frame.inner_height - frame.pad_top
+        return functional.pad(x_B3hw, (frame.pad_left, right, frame.pad_top, bottom))
+
     def prepare_batch(self, images: list[NDArray[np.uint8]]) -> tuple[Tensor, list[Frame]]:
         """Several images of any sizes -> (B, 3, S, S) and their frames."""
         made = [self.prepare(image) for image in images]

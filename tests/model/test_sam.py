@@ -246,13 +246,6 @@ def test_predictor_answers_in_pixels_of_the_image(predictor):
     assert masks.dtype == bool
     assert iou.shape == (3,)
     assert low.shape == (3, LOW, LOW)
-    best, quality, _ = predictor.predict(
-        point_coords=np.array([[50, 30], [5, 8]]),
-        point_labels=np.array([1, 0]),
-        multimask_output=False,
-    )
-    assert np.array_equal(best[0], masks[iou.argmax()])
-    assert quality[0] == iou.max()
 
 
 def test_many_boxes_in_one_call_are_each_box_alone(predictor):
