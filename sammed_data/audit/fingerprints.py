@@ -172,8 +172,10 @@ def volume_signature(array: NDArray[Any]) -> NDArray[np.uint64]:
             for i in (low, high)
         ]
         planes[number] = (1 - share) * found[0] + share * found[1] if high > low else found[0]
-    order = np.argsort(planes, axis=None, kind="stable")
-    _, first, counts = np.unique(planes.reshape(-1)[order], return_index=True, return_counts=True)
+    order = np.argsort(planes, axis=None)
+    ordered = planes.reshape(-1)[order]
+    first = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    counts = np.diff(np.r_[first, planes.size])
     ranked = np.empty(planes.size, np.float32)
     ranked[order] = np.repeat((first + (counts - 1) / 2) / planes.size - 0.5, counts)
     cube = ranked.reshape(grid)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -76,7 +77,8 @@ def _share(hits: int, n: int) -> str:
 
 
 def _interval(bounds: tuple[float, float]) -> str:
-    return f"{bounds[0]:.2f} to {bounds[1]:.2f}"
+    low, high = math.floor(100 * bounds[0]) / 100, math.ceil(100 * bounds[1]) / 100
+    return f"{low:.2f} to {min(high, 1.0):.2f}"  # rounded outwards: never surer than it is
 
 
 def sentences(audit: Audit) -> list[str]:
