@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _ASK = {
     "labels": ("labels", 'VALUE=NAME pairs, such as "1=liver,2=liver_tumor"'),
     "modality": ("modality", "CT, MR, ultrasound, ..."),
-    "patient": ("patient", "regular expression on the image path with one (group)"),
+    "patient": ("patient", "regular expression on the image path with one (group); or: image"),
     "encoding": ("encoding", "binary, index, instance_ids, rgb, ..."),
 }
 
@@ -42,7 +42,9 @@ def init(
     yes: bool = typer.Option(False, "--yes", "-y", help="Take all guesses, ask nothing."),
     modality: str | None = typer.Option(None, help="CT, MR, PET, ultrasound, endoscopy, ..."),
     labels: str | None = typer.Option(None, help='Names of raw labels: "1=liver,2=liver_tumor".'),
-    patient: str | None = typer.Option(None, help="Regex on the image path; its group is the key."),
+    patient: str | None = typer.Option(
+        None, help="Regex on the image path whose (group) is the key; or: image."
+    ),
     encoding: str | None = typer.Option(None, help="binary, index, instance_ids, rgb, ..."),
     images: str | None = typer.Option(None, help="Path pattern, such as 'images/{case}.png'."),
     masks: str | None = typer.Option(None, help="Path pattern, such as 'masks/{case}_seg.png'."),
@@ -129,10 +131,32 @@ def _asked(
         _print_inferences(console, proposal)
         told = replace(answers, group=proposal.group.name or None)
         for question in proposal.open_questions:
-            said = _ask(question) if question.key in _ASK else ""
-            told = replace(told, **{question.key: said}) if said else told  # type: ignore[arg-type]
+            told = _answered(inspector, told, question, console)
         out.append(inspector.proposals(told)[0])
     return out
+
+
+def _answered(
+    inspector: Inspector, told: Answers, question: Inference, console: Console
+) -> Answers:
+    """The answers with one more, asked again until it fits.
+
+    Raises:
+        UsageError: the pairing is not what the user wants.
+    """
+    if question.key not in _ASK:
+        if not typer.confirm(f"{question.key} in doubt: {question.evidence}; take it?"):
+            raise UsageError(f"say the {question.key} with {question.flag}")
+        return told
+    while said := _ask(question):
+        more = replace(told, **{question.key: said})  # type: ignore[arg-type]
+        try:
+            inspector.proposals(more)
+        except UsageError as err:
+            console.print(str(err), markup=False, highlight=False)
+            continue
+        return more
+    return told
 
 
 def _ask(question: Inference) -> str:
@@ -194,14 +218,16 @@ def _print_inferences(console: Console, proposal: Proposal) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from sammed_data.propose.entry import label_notes
+
     table = Table(title=f"{proposal.entry['id']}: what was inferred", title_justify="left")
     for column in ("key", "value", "from", "doubt"):
         table.add_column(column, overflow="fold")
     for i in proposal.inferences:
         table.add_row(*map(Text, (i.key, i.value, i.evidence, i.doubt)))
     console.print(table)
-    for raw, why in list(proposal.label_comments.items())[:10]:
-        console.print(f"label {raw}: {why}", markup=False, highlight=False)
+    for note in label_notes(proposal)[:10]:
+        console.print(f"label {note}", markup=False, highlight=False)
 
 
 def _print_trial(console: Console, trial: Trial, sheet: Path | None) -> None:

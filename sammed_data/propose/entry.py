@@ -127,8 +127,19 @@ def to_yaml(proposal: Proposal) -> str:
         text = yaml.safe_dump({key: value}, sort_keys=False, allow_unicode=True, width=96)
         lines += text.rstrip("\n").split("\n")
         if key == "labels":
-            lines += [f"# {raw}: {why}" for raw, why in proposal.label_comments.items()]
+            lines += [f"# {line}" for line in label_notes(proposal)]
     return "\n".join(lines) + "\n"
+
+
+def label_notes(proposal: Proposal) -> list[str]:
+    """Why label names are in doubt, one line a reason."""
+    raws: dict[str, list[str]] = {}
+    for raw, why in proposal.label_comments.items():
+        raws.setdefault(why, []).append(raw)
+    return [
+        f"{', '.join(found[:12])}{', ...' if len(found) > 12 else ''}: {why}"
+        for why, found in raws.items()
+    ]
 
 
 def _comment(inference: Inference) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from sammed_data.propose.carriers import Doubt
@@ -53,7 +53,10 @@ def candidates(paths: Sequence[str], *, everywhere: Sequence[str] = ()) -> list[
 
 
 def told(regex: str, paths: Sequence[str]) -> Candidate | None:
-    """The user's rule, None if it leaves an image without a key."""
+    """The user's rule (``image`` = every image is its own), None if it leaves an image without."""
+    if regex == "image":
+        own = _an_image(sorted({p.rstrip("/") for p in paths}))
+        return replace(own, evidence="told: every image counts as its own", doubt="low")
     keys = _keys(regex, [p.rstrip("/") for p in paths])
     if keys is None:
         return None

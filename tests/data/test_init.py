@@ -262,6 +262,12 @@ def test_patient_candidates(kind):
     assert (best.groups, best.unit, best.doubt) == (groups, unit, doubt)
 
 
+def test_patient_image_says_that_there_is_no_patient(tmp_path):
+    entry, doubts, cases, _ = only(folders.pairs(tmp_path), patient="image")
+    assert (entry.patient.unit, doubts["patient"]) == ("image", "low")
+    assert len({c.patient_key for c in cases}) == 4
+
+
 def test_answers_settle_doubts(tmp_path):
     root = folders.pairs(tmp_path, image="images/p1_{}.png", mask="masks/p1_{}.png")
     entry, doubts, cases, _ = only(
