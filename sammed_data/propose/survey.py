@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sammed_data.propose.carriers import Item, Survey
+from sammed_data.readers import raster
 from sammed_data.readers.limits import first_bytes
 from sammed_data.types import ReadError, UsageError
 
@@ -22,7 +23,7 @@ _A_FOLDER = 12  # DICOM headers read of a folder once the budget is short
 _KINDS = {
     **dict.fromkeys((".nii", ".nii.gz"), "nifti"),
     **dict.fromkeys((".nrrd", ".nhdr", ".mha", ".mhd"), "itk"),
-    **dict.fromkeys((".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif"), "raster"),
+    **dict.fromkeys(raster.SUFFIXES, "raster"),
     **dict.fromkeys((".dcm", ".ima", ".dicom"), "dicom"),
 }
 _DOCUMENTS = (".json", ".xml", ".csv", ".tsv", ".txt", ".md", ".rst", ".html", ".pdf", ".yaml")
@@ -38,7 +39,7 @@ _TAGS = [
 def suffix_of(name: str) -> str:
     """The ending of a file name, ``.nii.gz`` and the like as one."""
     lower = name.lower()
-    for double in (".nii.gz", ".raw.gz", ".tar.gz"):
+    for double in (".nii.gz", ".raw.gz", ".tar.gz", ".ppm.gz", ".pgm.gz"):
         if lower.endswith(double):
             return name[-len(double) :]
     stem, dot, end = name.rpartition(".")
