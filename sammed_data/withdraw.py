@@ -83,13 +83,15 @@ def withdraw(root: Path, dataset: str, patient_id: str, reason: str) -> Withdraw
         taken = {n: _stage_shard(corpus, n, patient_id, reason.strip(), staging) for n in touched}
         if sum(s["rows"] for s in corpus.manifest["shards"]) == sum(t.rows for t in taken.values()):
             raise CorpusError(f"{root} holds no other patient: remove the folder instead")
+        # Without its record a shard counts as not built: a build after a kill makes it anew.
+        records = {n: _take_record(_stem(corpus, n), staging) for n in touched}
         entry = Exclusion(
             level="patient", dataset=dataset, id=patient_id, reason=reason.strip(), withdrawn=True
         )
         save(root, [*corpus.exclusions.entries, entry])
         fail_point("withdraw_listed")
         for number in touched:
-            _swap(corpus, number, taken[number], staging)
+            _swap(corpus, number, taken[number], records[number], staging)
         manifest = _mended(corpus, dataset, taken)
         if (root / LOCK).is_file():
             write_text(root / LOCK, relock(root / LOCK, manifest["content_sha256"]))
@@ -189,7 +191,15 @@ def _stage_shard(corpus: Corpus, number: int, patient_id: str, reason: str, stag
     return taken
 
 
-def _swap(corpus: Corpus, number: int, taken: Taken, staging: Path) -> None:
+def _take_record(stem: str, staging: Path) -> dict[str, Any] | None:
+    record = record_of(stem, staging)
+    (staging / f"{stem}.json").unlink(missing_ok=True)
+    return record
+
+
+def _swap(
+    corpus: Corpus, number: int, taken: Taken, record: dict[str, Any] | None, staging: Path
+) -> None:
     """Put the new files in place of the old ones; the record follows, so that a build agrees."""
     stem, shard = _stem(corpus, number), corpus.shards[number]
     staged = staging / f"{stem}.withdraw.tmp"
@@ -202,7 +212,6 @@ def _swap(corpus: Corpus, number: int, taken: Taken, staging: Path) -> None:
     (staging / f"{stem}.withdraw.rejections").replace(rejections)
     (staging / f"{stem}.parquet").unlink(missing_ok=True)
     said |= {"rows": rows, "masks": said["masks"] - taken.kept_masks, "content_sha256": content}
-    record = record_of(stem, staging)
     if record is not None:
         patients = set(pq.read_table(staged, columns=["patient_id"])["patient_id"].to_pylist())
         record |= {k: said[k] for k in ("rows", "masks", "content_sha256")}

@@ -180,6 +180,25 @@ def test_a_later_build_does_not_bring_a_withdrawn_patient_back(corpus, source):
     assert "p004" not in cases_of(corpus)
 
 
+@pytest.mark.parametrize("where", ["_swap", "_mended"])
+def test_a_withdrawal_killed_half_way_hides_the_patient_and_a_build_mends_it(
+    corpus, source, monkeypatch, where
+):
+    whole = Corpus(corpus).manifest["content_sha256"]
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"sammed_data.withdraw.{where}", stop)
+        with pytest.raises(KeyboardInterrupt):
+            withdraw(corpus, "fake_mr", patient("p004"), "consent withdrawn")
+    assert [e.id for e in read_list(corpus / "exclude.csv")] == [patient("p004")]
+    build(*source, corpus, options=OPTIONS)
+    assert "p004" not in {r.meta["case_id"] for r in Corpus(corpus).index(with_excluded=True)}
+    assert Corpus(corpus).manifest["content_sha256"] != whole
+
+
 def test_a_withdrawal_that_cannot_be_done_is_a_sentence(corpus):
     with pytest.raises(UsageError, match="no dataset 'fake_m'; did you mean 'fake_mr'"):
         withdraw(corpus, "fake_m", "p", "x")
