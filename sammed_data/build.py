@@ -19,6 +19,15 @@ from sammed_data.engine import interruptible
 from sammed_data.exclude import load as load_exclusions
 from sammed_data.exclude import read_list
 from sammed_data.excluding import apply_list
+from sammed_data.licenses import (
+    Decision,
+    admits,
+    check_words,
+    load_decisions,
+    refusal,
+    signed_entry,
+    standing,
+)
 from sammed_data.lock import Lock, corpus_files, refuse_other_sources, refuse_other_trees
 from sammed_data.manifest import manifest_options, read_manifest
 from sammed_data.ontology import Ontology, load_ontology
@@ -44,6 +53,7 @@ class BuildResult:
         built: shards built by this run.
         dropped: datasets of the older corpus in ``out`` that are not in the new one.
         kept: datasets of the older corpus that were left as they are (``only``).
+        refused: dataset -> why its licence left it out.
     """
 
     manifest: Mapping[str, Any]
@@ -53,6 +63,7 @@ class BuildResult:
     built: int
     dropped: tuple[str, ...]
     kept: tuple[str, ...] = ()
+    refused: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def quarantined(self) -> int:
@@ -68,6 +79,7 @@ class Found:
     datasets: tuple[DatasetPlan, ...]
     absent: tuple[CatalogEntry, ...]
     failed: Mapping[str, str]
+    refused: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +97,8 @@ class Order:
         key_file: secret for restricted datasets.
         exclude: lists of samples, cases or patients that the corpus is to leave out.
         lock: sources that the build must find as they were.
+        license: SPDX ids and words of ``licenses.WORDS`` that let a dataset in; empty = any.
+        decisions: signed ``licence-decisions.yaml``, or None.
     """
 
     source: Path | None
@@ -97,6 +111,8 @@ class Order:
     key_file: Path | None = None
     exclude: tuple[Path, ...] = ()
     lock: Lock | None = None
+    license: tuple[str, ...] = ()
+    decisions: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,6 +206,8 @@ def plan(order: Order, out: Path) -> Planned:
         SammedError: a wrong option, entry or name; nothing on disk; a source differs from the lock.
     """
     order.options.check()
+    check_words(order.license)
+    decisions = load_decisions(order.decisions)
     for path in order.exclude:  # a wrong list is said before the work, applied after it
         read_list(path)
     old = read_manifest(out)
@@ -205,7 +223,7 @@ def plan(order: Order, out: Path) -> Planned:
     )
     gone = load_exclusions(out)
     datasets = [replace(d, withdrawn=gone.withdrawn(d.entry.id)) for d in found.datasets]
-    found = replace(found, datasets=tuple(datasets))
+    found = _licensed(replace(found, datasets=tuple(datasets)), order.license, decisions)
     if order.lock is not None:
         refuse_other_sources(order.lock, found.datasets, order.options, order.root)
     shards = tuple(s for d in found.datasets for s in plan_shards(d, order.options))
@@ -217,6 +235,25 @@ def plan(order: Order, out: Path) -> Planned:
     return Planned(order=order, found=found, shards=shards, old=old, kept=kept)
 
 
+def _licensed(found: Found, words: Sequence[str], decisions: Mapping[str, Decision]) -> Found:
+    """Datasets under the licence signed for them, without those that the filter leaves out.
+
+    Raises:
+        CatalogError: no dataset is left.
+    """
+    standings = {d.entry.id: standing(d.entry, decisions) for d in found.datasets}
+    refused = {k: refusal(words, s) for k, s in standings.items() if not admits(words, s)}
+    datasets = tuple(
+        replace(d, entry=signed_entry(d.entry, decisions))
+        for d in found.datasets
+        if d.entry.id not in refused
+    )
+    if refused and not datasets:
+        reasons = "; ".join(f"{name}: {why}" for name, why in sorted(refused.items()))
+        raise CatalogError(f"no dataset on disk is let in by --license: {reasons}")
+    return replace(found, datasets=datasets, refused=refused)
+
+
 def finish(planned: Planned, ran: Ran, staging: Path, out: Path) -> BuildResult:
     """Publish what is complete.
 
@@ -225,7 +262,14 @@ def finish(planned: Planned, ran: Ran, staging: Path, out: Path) -> BuildResult:
     """
     ready = draft(planned.batch, staging, out)
     excludes = bool(planned.order.exclude or load_exclusions(out))
-    extra = corpus_files(planned.batch, ready, planned.order.root, out, excludes=excludes)
+    extra = corpus_files(
+        planned.batch,
+        ready,
+        planned.order.root,
+        out,
+        excludes=excludes,
+        decisions=planned.order.decisions,
+    )
     if planned.order.lock is not None:
         refuse_other_trees(planned.order.lock, extra)
     publish(planned.batch, ready, extra, staging, out)
@@ -241,12 +285,13 @@ def finish(planned: Planned, ran: Ran, staging: Path, out: Path) -> BuildResult:
         built=ran.built,
         dropped=tuple(sorted(before - now)),
         kept=tuple(sorted(planned.kept.ids)),
+        refused=planned.found.refused,
     )
 
 
 def as_note(order: Order) -> dict[str, Any]:
     """An order as JSON, for :func:`from_note` on another machine that sees the same paths."""
-    paths = {k: getattr(order, k) for k in ("source", "root", "key_file")}
+    paths = {k: getattr(order, k) for k in ("source", "root", "key_file", "decisions")}
     return {
         **{k: None if p is None else str(p.absolute()) for k, p in paths.items()},
         "only": list(order.only),
@@ -255,6 +300,7 @@ def as_note(order: Order) -> dict[str, Any]:
         "exclude": [str(p.absolute()) for p in order.exclude],
         "options": asdict(order.options),
         "strict": order.strict,
+        "license": list(order.license),
         "lock": None if order.lock is None else order.lock.model_dump(mode="json"),
     }
 
@@ -271,6 +317,8 @@ def from_note(note: Mapping[str, Any]) -> Order:
         options=BuildOptions.from_plain(note["options"]),
         strict=note["strict"],
         key_file=Path(note["key_file"]) if note["key_file"] else None,
+        license=tuple(note["license"]),
+        decisions=Path(note["decisions"]) if note["decisions"] else None,
         lock=Lock.model_validate(note["lock"]) if note["lock"] else None,
     )
 

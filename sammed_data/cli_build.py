@@ -75,6 +75,14 @@ def build(
     exclude: Path | None = typer.Option(
         None, help="A list of samples, cases or patients to leave out: see docs/audit.md."
     ),
+    license_: str | None = typer.Option(
+        None,
+        "--license",
+        help="Only datasets under these: SPDX ids, redistribute, commercial, known, unknown.",
+    ),
+    decisions: Path | None = typer.Option(
+        None, help="Signed licence-decisions.yaml; default: the one under --root, if any."
+    ),
     key: Path | None = typer.Option(None, help="Secret key file for restricted datasets."),
     profile: bool = typer.Option(
         False, "--profile", help="Print CPU time by stage and over the decode + encode floor."
@@ -121,6 +129,8 @@ def build(
         key_file=key,
         exclude=(*chosen.exclude, *([exclude] if exclude else ())),
         lock=_lock(recipe, out) if locked else None,
+        license=tuple(split_names(license_)),
+        decisions=decisions or chosen.decisions or _decisions_under(chosen.root),
     )
     share = None if part is None else parse_part(part, os.environ)
     stages: Counter[str] = Counter()
@@ -152,6 +162,7 @@ class _Chosen(NamedTuple):
     only: list[str]
     options: BuildOptions
     exclude: tuple[Path, ...] = ()
+    decisions: Path | None = None
 
 
 # A recipe settles these; a value beside it would make two truths.
@@ -180,7 +191,15 @@ def _from_recipe(path: Path, said: _Chosen, context: typer.Context) -> _Chosen:
         sorted(recipe.sources),
         recipe.options,
         recipe.exclude,
+        recipe.decisions,
     )
+
+
+def _decisions_under(root: Path | None) -> Path | None:
+    from sammed_data.licenses import DECISIONS_FILE
+
+    place = data_root(root) / DECISIONS_FILE
+    return place if place.is_file() else None
 
 
 def _lock(recipe: Path | None, out: Path) -> Lock:
@@ -230,10 +249,14 @@ def report_build(result: BuildResult, out: Path) -> None:
         console.print(line, highlight=False)
     console.print(f"shards: {result.built} built, {result.reused} already there", highlight=False)
     if result.absent:
-        names = ", ".join(entry.id for entry in result.absent)
+        names = ", ".join(entry.id for entry in result.absent[:8])
+        more = f" and {len(result.absent) - 8} more" if len(result.absent) > 8 else ""
         console.print(
-            f"not on disk: {names} (`sammed data list` says where to get each)", highlight=False
+            f"not on disk: {names}{more} (`sammed data list` says where to get each)",
+            highlight=False,
         )
+    for name, reason in sorted(result.refused.items()):
+        console.print(f"left out: {name}: {reason}", markup=False, highlight=False)
     if result.kept:
         console.print(f"kept as they were: {', '.join(result.kept)}", highlight=False)
     if result.dropped:

@@ -181,6 +181,31 @@ def admits(words: Sequence[str], found: Standing) -> bool:
     return any(allowed.get(word, found.spdx == word) for word in words)
 
 
+def signed_entry(entry: CatalogEntry, decisions: Mapping[str, Decision]) -> CatalogEntry:
+    """The entry with the licence that was signed for it, if one was."""
+    signed = decisions.get(entry.id)
+    if signed is None:
+        return entry
+    evidence = f"{signed.evidence}; signed by {signed.signed_by} on {signed.date.isoformat()}"
+    return entry.model_copy(
+        update={
+            "license": signed.license,
+            "license_confidence": "high",
+            "license_evidence": evidence,
+        }
+    )
+
+
+def refusal(words: Sequence[str], found: Standing) -> str:
+    """Why a filter leaves a dataset out."""
+    if not found.known:
+        return (
+            f"its licence is not known for sure ({found.license}): read it at {found.evidence} and "
+            f"sign it in {DECISIONS_FILE}, or ask for `unknown` as well"
+        )
+    return f"its licence {found.license} is not among {', '.join(words)}"
+
+
 def decision_form(standings: Iterable[Standing]) -> str:
     """A YAML form with the datasets nobody may rely on yet; it is not valid until it is filled."""
     lines = [

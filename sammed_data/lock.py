@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sammed_data.exclude import FILE as EXCLUSIONS
 from sammed_data.get.lock import read_lock as read_fetched
+from sammed_data.licenses import DECISIONS_FILE
 from sammed_data.manifest import Record, manifest_options, sammed_version
 from sammed_data.plan import BUILD_VERSION, BuildOptions, DatasetPlan, decisive
 from sammed_data.privacy import Pseudonyms
@@ -133,11 +134,18 @@ def make_lock(batch: Batch, ready: Draft, root: Path, out: Path) -> Lock:
 
 
 def corpus_files(
-    batch: Batch, ready: Draft, root: Path, out: Path, *, excludes: bool
+    batch: Batch,
+    ready: Draft,
+    root: Path,
+    out: Path,
+    *,
+    excludes: bool,
+    decisions: Path | None = None,
 ) -> dict[str, str]:
     """Recipe and lock of a corpus about to be published, by file name.
 
-    ``excludes``: the corpus has a list of what it leaves out, which is then part of its recipe.
+    ``excludes``: the corpus has a list of what it leaves out, which is then part of its recipe;
+    so are the signed decisions about licences, which travel with it.
     """
     lock = make_lock(batch, ready, root, out)
     recipe: dict[str, Any] = {
@@ -146,10 +154,15 @@ def corpus_files(
     }
     if excludes:
         recipe["exclude"] = [EXCLUSIONS]
+    signed = {}
+    if decisions is not None:
+        recipe["decisions"] = DECISIONS_FILE
+        signed[DECISIONS_FILE] = decisions.read_text(encoding="utf-8")
     said = lock.model_dump(mode="json")
     return {
         RECIPE: yaml.safe_dump(recipe, sort_keys=False),
         LOCK: yaml.safe_dump(said, sort_keys=False),
+        **signed,
     }
 
 

@@ -106,12 +106,15 @@ def _shard_order(shard: Mapping[str, Any]) -> tuple[str, int, str]:
 
 def unpaired_record(plan: DatasetPlan) -> Record:
     """What a shard record says, for files that never became cases."""
+    counts = Counter[str]()
+    for rejection in plan.unpaired:
+        counts[f"case:{rejection.rule}"] += rejection.count
     return {
         "dataset": plan.entry.id,
         "split": "",
         "patients": [],
-        "rejected": {"case:unpaired": len(plan.unpaired)},
-        "cases": len(plan.unpaired),
+        "rejected": dict(sorted(counts.items())),
+        "cases": sum(counts.values()),
         "slices": 0,
         "candidates": 0,
         "rows": 0,
@@ -129,6 +132,7 @@ def _dataset(plan: DatasetPlan, records: Sequence[Record]) -> dict[str, Any]:
         "modality": entry.modality,
         "license": entry.license,
         "license_confidence": entry.license_confidence,
+        "license_evidence": entry.license_evidence or entry.homepage,
         "access": entry.access,
         "homepage": entry.homepage,
         "citation": entry.citation,

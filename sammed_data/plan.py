@@ -212,9 +212,9 @@ def _cut(
 
 
 # Keys of an entry that no row depends on: mending a citation rebuilds nothing.
-_ABOUT = {"name", "year", "license_confidence", "access", "access_note", "homepage", "citation",
-          "download_url", "downloads", "expected", "quirks", "evidence", "overlaps",
-          "used_by"}  # fmt: skip
+_ABOUT = {"name", "year", "license_confidence", "license_evidence", "access", "access_note",
+          "homepage", "citation", "download_url", "downloads", "expected", "quirks", "evidence",
+          "overlaps", "used_by"}  # fmt: skip
 
 
 def decisive(dataset: DatasetPlan) -> dict[str, Any]:

@@ -31,6 +31,7 @@ class _File(_Strict):
     root: str | None = None
     catalogs: str | None = None
     exclude: list[str] = Field(default_factory=list)
+    decisions: str | None = None
     options: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -43,6 +44,7 @@ class Recipe:
         root: where the datasets lie, or None if the command line says so.
         catalogs: catalogue folder, or None for the bundled one.
         exclude: lists as `sammed data build --exclude` takes them.
+        decisions: signed `licence-decisions.yaml`, or None.
     """
 
     path: Path
@@ -50,6 +52,7 @@ class Recipe:
     root: Path | None
     catalogs: Path | None
     exclude: tuple[Path, ...]
+    decisions: Path | None
     options: BuildOptions
 
 
@@ -78,6 +81,7 @@ def read_recipe(path: Path) -> Recipe:
         root=_seen_from(path, found.root),
         catalogs=_seen_from(path, found.catalogs),
         exclude=tuple(path.parent / name for name in found.exclude),
+        decisions=_seen_from(path, found.decisions),
         options=_options(path, found.options),
     )
 

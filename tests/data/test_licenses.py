@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from sammed_data.build import Order, as_note, build_order, from_note
 from sammed_data.catalog import CatalogEntry, load_catalogs
 from sammed_data.cli import app
+from sammed_data.corpus import Corpus
 from sammed_data.licenses import (
     SPDX,
     Decision,
@@ -20,6 +23,9 @@ from sammed_data.licenses import (
     load_decisions,
     standing,
 )
+from sammed_data.phantom import write_phantoms
+from sammed_data.recipe import read_recipe
+from sammed_data.run_shards import How
 from sammed_data.types import CatalogError, UsageError
 
 SIGNED = """
@@ -122,3 +128,34 @@ def test_the_verb(tmp_path: Path):
     assert all(each["redistribute"] for each in found)
     run = CliRunner().invoke(app, ["licenses", "--write", str(form)])
     assert isinstance(run.exception, UsageError)
+
+
+def test_a_build_writes_signed_licences_and_leaves_out_what_a_filter_does(tmp_path: Path):
+    write_phantoms(tmp_path, n_patients=4, seed=1, only=("phantom_derm", "phantom_us"))
+    root, catalogs = tmp_path / "data", tmp_path / "catalogs"
+    for name, text in (("phantom_derm", "CC0-1.0"), ("phantom_us", "unknown")):
+        path = catalogs / f"{name}.yaml"
+        lines = [x for x in path.read_text().split("\n") if not x.startswith("license")]
+        path.write_text("\n".join([*lines, f"license: {text}", "license_confidence: high", ""]))
+    order = Order(source=catalogs, root=root, license=("redistribute",))
+    made = build_order(order, tmp_path / "a", How())
+    assert [d["id"] for d in made.manifest["datasets"]] == ["phantom_derm"]
+    assert "sign it in licence-decisions.yaml" in made.refused["phantom_us"]
+    decisions = root / "licence-decisions.yaml"
+    decisions.write_text(
+        SIGNED.replace("hc18", "phantom_us").replace("redistribute: false", "redistribute: true")
+    )
+    order = dataclasses.replace(order, decisions=decisions)
+    made = build_order(order, tmp_path / "b", How())
+    assert not made.refused
+    signed = next(d for d in made.manifest["datasets"] if d["id"] == "phantom_us")
+    assert signed["license"] == "LicenseRef-letter"
+    assert signed["license_evidence"].endswith("signed by A. Researcher on 2026-11-25")
+    rows = Corpus(tmp_path / "b").index()
+    assert {r.meta["license"] for r in rows if r.dataset == "phantom_us"} == {"LicenseRef-letter"}
+    # The corpus carries what it was signed with, and its own recipe builds it again.
+    assert (tmp_path / "b" / "licence-decisions.yaml").read_text() == decisions.read_text()
+    assert read_recipe(tmp_path / "b" / "corpus.yaml").decisions is not None
+    assert from_note(as_note(order)).decisions == decisions
+    with pytest.raises(CatalogError, match="let in by --license: phantom_derm: its licence CC0"):
+        build_order(dataclasses.replace(order, license=("MIT",)), tmp_path / "c", How())
