@@ -33,8 +33,11 @@ from sammed_data.manifest import manifest_options, read_manifest
 from sammed_data.ontology import Ontology, load_ontology
 from sammed_data.plan import BuildOptions, DatasetPlan, Meaning, ShardPlan, plan_shards
 from sammed_data.privacy import Pseudonyms, pseudonyms, unnamed
+from sammed_data.presence import possible
 from sammed_data.publish import Batch, Kept, draft, first_of, keep_others, publish
+from sammed_data.released.classes import completed
 from sammed_data.run_shards import How, Ran, run_shards
+from sammed_data.splits import overlap_group_split, overlap_groups
 from sammed_data.staging import staging_folder, write_plan
 from sammed_data.stores import absolute, is_remote
 from sammed_data.stores import place as open_place
@@ -370,12 +373,17 @@ def find_datasets(
         hints = "; ".join(f"{name!r}: {nearest(name, entries)}" for name in unknown)
         raise CatalogError(f"expected ids of catalogue entries, found unknown ones: {hints}")
     datasets, absent, failed = [], [], {}
+    # Without names, one look at the tree in place of one walk an entry.
+    near = set(only) or possible(entries, root)
+    shared = overlap_groups(entries)
     for name in sorted(set(only) or set(entries) - set(drop)):
         entry = entries[name]
         try:
             with unnamed(entry):
-                place = find_root(entry, root)
+                place = find_root(entry, root) if name in near else None
                 pairs = None if place is None else discover(entry, place)
+                if place is not None:
+                    entry = completed(entry, place, ontology)
         except ReadError as err:
             if strict or only:
                 raise
@@ -400,6 +408,7 @@ def find_datasets(
                 meanings=resolve_labels(entry, ontology),
                 unpaired=tuple(names.rejection(p, RULES[p.rule][1]) for p in pairs.problems),
                 secret=names.secret,
+                group_split=_group_split(shared[name], entries),
             )
         )
     if only and absent:
@@ -413,6 +422,13 @@ def find_datasets(
             f"get each, `sammed demo` makes phantoms"
         )
     return Found(datasets=tuple(datasets), absent=tuple(absent), failed=failed)
+
+
+def _group_split(members: Sequence[str], entries: Mapping[str, CatalogEntry]) -> str | None:
+    if len(members) == 1:
+        return None
+    held_out = any(entries[name].role == "held_out" for name in members)
+    return overlap_group_split(members[0], held_out=held_out)
 
 
 def absent_sentence(entry: CatalogEntry, root: Path) -> str:

@@ -70,6 +70,9 @@ def build(
         "auto", help="auto, paper, released, percentile, identity, ct-soft, ct-lung, ct-bone."
     ),
     orientation: str = typer.Option("lps", help="lps, or stored for the released code's order."),
+    split_by: str = typer.Option(
+        "patient", help="patient, or overlap-group: datasets sharing patients get one split."
+    ),
     shard_mb: int = typer.Option(64, help="Source megabytes a shard covers."),
     strict: bool = typer.Option(False, "--strict", help="Stop at the first bad case."),
     exclude: Path | None = typer.Option(
@@ -114,6 +117,7 @@ def build(
         intensity=intensity,
         orientation=orientation,
         shard_mb=shard_mb,
+        split_by=split_by,
     )
     chosen = _Chosen(source, root, split_names(only), options)
     if recipe is not None:
@@ -167,7 +171,7 @@ class _Chosen(NamedTuple):
 
 # A recipe settles these; a value beside it would make two truths.
 _OF_RECIPE = ("source", "only", "drop", "depth", "axes", "min_part_px", "intensity",
-              "orientation", "shard_mb")  # fmt: skip
+              "orientation", "shard_mb", "split_by")  # fmt: skip
 
 
 def _from_recipe(path: Path, said: _Chosen, context: typer.Context) -> _Chosen:

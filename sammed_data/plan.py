@@ -21,6 +21,7 @@ from sammed_data.types import Case, CatalogError, Rejection, UsageError, nearest
 # Raised whenever the same sources and options would give other rows.
 BUILD_VERSION = 3
 CASES_PER_SHARD = {"2D": 1000, "3D": 16}
+SPLIT_BY = ("patient", "overlap-group")
 AXES = ("axial", "coronal", "sagittal")
 
 
@@ -35,6 +36,7 @@ class BuildOptions:
         intensity: policy of the 8-bit image.
         orientation: 'lps', or 'stored' for the released order.
         shard_mb: source bytes a shard covers.
+        split_by: 'patient', or 'overlap-group': datasets that share patients go to one split.
     """
 
     depth: int = 8
@@ -43,6 +45,7 @@ class BuildOptions:
     intensity: str = "auto"
     orientation: str = "lps"
     shard_mb: int = 64
+    split_by: str = "patient"
 
     @classmethod
     def from_plain(cls, said: Mapping[str, Any]) -> BuildOptions:
@@ -72,6 +75,8 @@ class BuildOptions:
         wrong += [
             f"unknown axis {a!r}; {nearest(a, AXES)}" for a in self.axes or () if a not in AXES
         ]
+        if self.split_by not in SPLIT_BY:
+            wrong.append(f"--split-by is {' or '.join(SPLIT_BY)}, not {self.split_by!r}")
         if self.orientation not in ORIENTATIONS:
             wrong.append(f"--orientation is lps or stored, not {self.orientation!r}")
         try:
@@ -101,10 +106,11 @@ class DatasetPlan:
     """
 
     entry: CatalogEntry
-    cases: tuple[Case, ...]
+    cases: Sequence[Case]
     meanings: Mapping[str, Meaning]
     unpaired: tuple[Rejection, ...] = ()
     secret: bytes | None = field(default=None, repr=False)
+    group_split: str | None = None
     withdrawn: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -141,6 +147,8 @@ def plan_shards(dataset: DatasetPlan, options: BuildOptions) -> list[ShardPlan]:
         _refuse_twins(dataset)
     names = Pseudonyms(dataset=dataset.entry.id, secret=dataset.secret)
     splits = assign_splits(dataset.entry, dataset.cases, names)
+    if options.split_by == "overlap-group" and dataset.group_split is not None:
+        splits = {case.case_id: dataset.group_split for case in dataset.cases}
     common = _common_hash(dataset, options)
     shards = []
     for split in SPLITS:
@@ -163,6 +171,8 @@ def plan_shards(dataset: DatasetPlan, options: BuildOptions) -> list[ShardPlan]:
 
 
 def _refuse_twins(dataset: DatasetPlan) -> None:
+    if len({case.case_id for case in dataset.cases}) == len(dataset.cases):
+        return
     seen: dict[str, Case] = {}
     for case in dataset.cases:
         twin = seen.setdefault(case.case_id, case)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sammed_data.catalog import CatalogEntry
 from sammed_data.privacy import Pseudonyms
@@ -44,6 +44,29 @@ def cluster_unit(entry: CatalogEntry, case: Case) -> str:
     return entry.patient.unit
 
 
+def overlap_group_split(group: str, *, held_out: bool) -> str:
+    """The one split of all datasets that share patients.
+
+    ``group`` is the name that :func:`overlap_groups` gives; ``held_out`` whether any of them is
+    held out, which then takes the whole group with it.
+    """
+    return "held_out" if held_out else hash_split("overlap-group", group)
+
+
+def overlap_groups(entries: Mapping[str, CatalogEntry]) -> dict[str, tuple[str, ...]]:
+    """Dataset -> all datasets of the catalogue that share patients with it, however indirectly.
+
+    The whole catalogue counts, not what is on disk: a source that is added moves nothing.
+    """
+    groups = {name: {name} for name in entries}
+    for name, entry in entries.items():
+        for other in entry.overlaps:
+            if other in groups and groups[other] is not groups[name]:
+                joined = groups[name] | groups[other]
+                groups |= dict.fromkeys(joined, joined)
+    return {name: tuple(sorted(members)) for name, members in groups.items()}
+
+
 def assign_splits(
     entry: CatalogEntry, cases: Sequence[Case], names: Pseudonyms | None = None
 ) -> dict[str, str]:
@@ -57,13 +80,13 @@ def assign_splits(
     """
     if entry.role == "held_out":
         return {case.case_id: "held_out" for case in cases}
-    groups: dict[str, list[Case]] = {}
-    for case in cases:
-        groups.setdefault(group_key(case), []).append(case)
-    official = {c.official_split for c in cases} & {"test", "validation"}
+    groups: dict[str, list[tuple[str, str | None]]] = {}
+    for case in cases:  # once: a list of millions makes each case anew
+        groups.setdefault(group_key(case), []).append((case.case_id, case.official_split))
+    official = {s for members in groups.values() for _, s in members} & {"test", "validation"}
     splits: dict[str, str] = {}
     for key, members in groups.items():
-        stated = [c.official_split for c in members if c.official_split]
+        stated = [s for _, s in members if s]
         if official and stated:
             split = min(stated, key=lambda s: _RANK[s])
         elif len(groups) < MIN_PATIENTS:
@@ -71,5 +94,5 @@ def assign_splits(
         else:
             keyed = names is not None and names.secret is not None
             split = hash_split(entry.id, names.patient(key) if names and keyed else key)
-        splits |= {case.case_id: split for case in members}
+        splits |= {case_id: split for case_id, _ in members}
     return splits

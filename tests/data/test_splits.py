@@ -4,8 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from sammed_data.build import build
+from sammed_data.corpus import Corpus
+from sammed_data.phantom import write_phantoms
+from sammed_data.plan import BuildOptions
 from sammed_data.privacy import Pseudonyms, pseudonyms
-from sammed_data.splits import assign_splits, fraction, hash_split
+from sammed_data.splits import assign_splits, fraction, hash_split, overlap_groups
 from sammed_data.types import Case, LabelFile, UsageError
 from tests.data.build_fakes import make_entry
 
@@ -92,3 +96,32 @@ def test_restricted_data_need_a_key(tmp_path):
     (tmp_path / "short").write_bytes(b"1234")
     with pytest.raises(UsageError, match="at least 16"):
         pseudonyms(make_entry(privacy="restricted"), tmp_path / "short")
+
+
+def test_datasets_that_share_patients_form_groups_of_the_whole_catalogue():
+    entries = {
+        name: make_entry().model_copy(update={"id": name, "overlaps": overlaps})
+        for name, overlaps in {"a": ["b"], "b": [], "c": ["b"], "d": [], "e": ["gone"]}.items()
+    }
+    groups = overlap_groups(entries)
+    assert groups["a"] == groups["b"] == groups["c"] == ("a", "b", "c")
+    assert (groups["d"], groups["e"]) == (("d",), ("e",))
+
+
+def test_a_group_goes_to_one_split_and_a_held_out_member_takes_all(tmp_path):
+    write_phantoms(tmp_path, n_patients=12, seed=1, only=("phantom_derm", "phantom_us"))
+    catalogs = tmp_path / "catalogs"
+    path = catalogs / "phantom_derm.yaml"
+    path.write_text(path.read_text() + "\noverlaps: [phantom_us]\n")
+    options = BuildOptions(split_by="overlap-group")
+
+    def splits(name):
+        build(catalogs, tmp_path / "data", tmp_path / name, options=options)
+        return {row.split for row in Corpus(tmp_path / name).index()}
+
+    assert splits("one") == {hash_split("overlap-group", "phantom_derm")}
+    path = catalogs / "phantom_us.yaml"
+    path.write_text(path.read_text().replace("role: train", "") + "\nrole: held_out\n")
+    assert splits("two") == {"held_out"}
+    with pytest.raises(UsageError, match="--split-by is patient or overlap-group"):
+        BuildOptions(split_by="group").check()
