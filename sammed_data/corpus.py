@@ -31,7 +31,7 @@ SCHEMA_VERSION = 2
 READABLE_VERSIONS = (1, 2)
 SPLITS = ("train", "validation", "test", "held_out")
 ROWS_PER_GROUP = 32
-GROUP_BYTES = 8 << 20
+GROUP_BYTES = 4 << 20
 _OPEN_FILES = 64
 # In a shard's footer: hash over the content hashes of its rows.
 CONTENT_KEY = b"sammed_content_sha256"
