@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import permutations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,9 @@ def lps_geometry(affine_ras_ijk: NDArray[Any], shape_zyx: tuple[int, ...]) -> Ge
     return Geometry(affine_lps=affine[:, [2, 1, 0, 3]], shape_zyx=(z, y, x))
 
 
-def canonicalize(array_ZYX: NDArray[Any], geometry: Geometry) -> tuple[NDArray[Any], Geometry]:
+def canonicalize(
+    array_ZYX: NDArray[Any], geometry: Geometry, path: Path | None = None
+) -> tuple[NDArray[Any], Geometry]:
     """Bring Z to superior, Y to posterior, X to left by permutation and flips only.
 
     Trailing axes (RGB) stay. No voxel value changes; an oblique grid stays oblique.
@@ -40,8 +43,8 @@ def canonicalize(array_ZYX: NDArray[Any], geometry: Geometry) -> tuple[NDArray[A
     axes = geometry.affine_lps[:3, :3]
     if not np.isfinite(geometry.affine_lps).all() or abs(np.linalg.det(axes)) < 1e-12:
         raise GeometryError(
-            "expected an affine with three independent finite axes, found "
-            f"{np.round(axes, 4).tolist()}; mend the header"
+            f"{'' if path is None else f'{path}: '}expected an affine with three independent "
+            f"finite axes, found {np.round(axes, 4).tolist()}; mend the header"
         )
     cosines = axes / np.linalg.norm(axes, axis=0)
     order = max(

@@ -47,7 +47,7 @@ def read(path: Path | Sequence[Path], channel: int | None = None) -> Volume:
     if channel is not None or (len(headers) > 1 and len({h.path for h in headers}) == 1):
         headers = one_volume(where, headers, channel)
     headers, geometry, warnings = _sorted_grid(where, headers)
-    array, geometry = canonicalize(pixels(where, headers), geometry)
+    array, geometry = canonicalize(pixels(where, headers), geometry, where)
     return Volume(
         array=array,
         geometry=geometry,

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sammed_data.readers.codestream import declared_size, has_broken_boxes
 from sammed_data.readers.dicom_header import (
     PALETTE,
     FrameHeader,
@@ -128,6 +129,7 @@ def _planes(path: Path, data: Any, indices: list[int]) -> Iterator[NDArray[Any]]
         decoder = get_decoder(syntax)
     if decoder is not None and decoder.is_available:
         if syntax.is_encapsulated:
+            _refuse_other_sizes(path, data, indices)
             planes = decoder.iter_array(data, indices=indices)
         else:  # iter_array of pydicom 3.0 miscounts YBR_FULL_422 after its first frame
             planes = (decoder.as_array(data, index=k) for k in indices)
@@ -135,8 +137,29 @@ def _planes(path: Path, data: Any, indices: list[int]) -> Iterator[NDArray[Any]]
             yield apply_color_lut(plane, data) if palette else plane
         return
     decode = _other_decoder(path, data)
+    _refuse_other_sizes(path, data, indices)
     for plane in _by_imagecodecs(data, indices, decode):
         yield apply_color_lut(plane, data) if palette else plane
+
+
+def _refuse_other_sizes(path: Path, data: Any, indices: list[int]) -> None:
+    """A stream that declares more pixels than its header is not decoded: it may fill the memory."""
+    from pydicom.encaps import generate_frames
+
+    wanted, expected = set(indices), (int(data.Rows), int(data.Columns))
+    n = int(data.get("NumberOfFrames") or 1)
+    for index, code in enumerate(generate_frames(data.PixelData, number_of_frames=n)):
+        if index in wanted and has_broken_boxes(code):
+            raise ReadError(
+                f"{path}: expected frame {index + 1} as JPEG 2000, found broken boxes; "
+                "fetch it again"
+            )
+        size = declared_size(code) if index in wanted else None
+        if size is not None and size != expected:
+            raise ReadError(
+                f"{path}: expected frame {index + 1} of {expected} pixels, found a compressed "
+                f"stream that declares {size}; fetch it again"
+            )
 
 
 def _other_decoder(path: Path, data: Any) -> Callable[[bytes], NDArray[Any]]:

@@ -37,13 +37,13 @@ def read_layers(path: Path) -> tuple[list[NDArray[Any]], Geometry]:
     """
     array, stored = _decode(path)
     n = array.shape[0] * array.shape[-1]
-    found = [canonicalize(_pick(path, array, k), stored) for k in range(n)]
+    found = [canonicalize(_pick(path, array, k), stored, path) for k in range(n)]
     return [layer for layer, _ in found], found[0][1]
 
 
 def _load(path: Path, channel: int | None) -> tuple[NDArray[Any], Geometry, int]:
     array, stored = _decode(path)
-    array, geometry = canonicalize(_pick(path, array, channel), stored)
+    array, geometry = canonicalize(_pick(path, array, channel), stored, path)
     return array, geometry, max(8, min(32, 8 * array.dtype.itemsize))
 
 

@@ -40,6 +40,11 @@ def _load(path: Path, channel: int | None) -> tuple[NDArray[Any], Geometry, int,
     header, body = _read(path, gzipped=first_bytes(path, 2) == b"\x1f\x8b")
     dtype = header.get_data_dtype()
     shape = tuple(int(n) for n in header.get_data_shape())
+    if dtype.itemsize == 0:
+        raise ReadError(
+            f"{path}: expected voxels of a NIfTI data type, found the type 'unknown'; write the "
+            "file again"
+        )
     array = np.frombuffer(body, dtype=dtype).reshape(shape[::-1])
     array = _pick(path, array, channel, shape)
     array = _scaled(array, header)
@@ -47,7 +52,7 @@ def _load(path: Path, channel: int | None) -> tuple[NDArray[Any], Geometry, int,
     known = int(header["sform_code"]) > 0 or int(header["qform_code"]) > 0
     warnings = () if known else ("NIfTI header states no orientation; its default is used",)
     geometry = lps_geometry(header.get_best_affine(), array.shape[:3])
-    array, geometry = canonicalize(array, geometry)
+    array, geometry = canonicalize(array, geometry, path)
     return array, geometry, bits, warnings
 
 

@@ -178,6 +178,32 @@ def test_what_nothing_decodes_is_named(tmp_path):
     assert "4.999" not in str(caught.value)
 
 
+def test_a_stream_of_another_size_is_not_decoded(tmp_path):
+    import imagecodecs
+
+    for codec, syntax in (("jpeg2k", "90"), ("jpegls", "80"), ("ljpeg", "70"), ("jpeg8", "50")):
+        how = {"bitspersample": 8} if codec == "ljpeg" else {}
+        how = {"codecformat": "j2k"} if codec == "jpeg2k" else how
+        codes = [getattr(imagecodecs, f"{codec}_encode")(f, **how) for f in GREY]
+        ds = made.compressed(made.image(GREY), f"1.2.840.10008.1.2.4.{syntax}", codes)
+        ds.Rows = 19
+        with pytest.raises(ReadError, match=r"frame 1 of \(19, 30\) .* declares \(20, 30\)"):
+            read_volume(made.write(tmp_path / f"{codec}.dcm", ds))
+
+
+def test_broken_boxes_of_jpeg_2000_are_refused_and_do_not_hang(tmp_path):
+    import imagecodecs
+
+    code = bytearray(imagecodecs.jpeg2k_encode(GREY[0], codecformat="jp2"))
+    codes = [bytes(code)]
+    ds = made.compressed(made.image(GREY[:1]), "1.2.840.10008.1.2.4.90", codes)
+    assert read_volume(made.write(tmp_path / "a.dcm", ds)).array.shape == (1, 20, 30)
+    code[12:16] = bytes(4)
+    ds = made.compressed(made.image(GREY[:1]), "1.2.840.10008.1.2.4.90", [bytes(code)])
+    with pytest.raises(ReadError, match="found broken boxes"):
+        read_volume(made.write(tmp_path / "b.dcm", ds))
+
+
 # Enhanced
 
 
