@@ -70,6 +70,9 @@ def build(
         "auto", help="auto, paper, released, percentile, identity, ct-soft, ct-lung, ct-bone."
     ),
     orientation: str = typer.Option("lps", help="lps, or stored for the released code's order."),
+    isotropic: bool = typer.Option(
+        False, "--isotropic", help="Resample to square pixels by their size in mm."
+    ),
     split_by: str = typer.Option(
         "patient", help="patient, or overlap-group: datasets sharing patients get one split."
     ),
@@ -118,6 +121,7 @@ def build(
         orientation=orientation,
         shard_mb=shard_mb,
         split_by=split_by,
+        isotropic=isotropic,
     )
     chosen = _Chosen(source, root, split_names(only), options)
     if recipe is not None:
@@ -171,7 +175,7 @@ class _Chosen(NamedTuple):
 
 # A recipe settles these; a value beside it would make two truths.
 _OF_RECIPE = ("source", "only", "drop", "depth", "axes", "min_part_px", "intensity",
-              "orientation", "shard_mb", "split_by")  # fmt: skip
+              "orientation", "shard_mb", "split_by", "isotropic")  # fmt: skip
 
 
 def _from_recipe(path: Path, said: _Chosen, context: typer.Context) -> _Chosen:

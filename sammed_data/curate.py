@@ -77,6 +77,16 @@ def burned_in(volume: Volume, entry: CatalogEntry) -> str | None:
     )
 
 
+def two_valued(volume: Volume, entry: CatalogEntry) -> str | None:
+    """In a released corpus an image of two values is a mask that lies in the wrong folder."""
+    if entry.collection is None or len(np.unique(volume.array[:, ::4, ::4])) > 2:
+        return None
+    values = np.unique(volume.array)
+    if len(values) != 2:  # one value is for the rule `constant-image`
+        return None
+    return f"expected an image, found the two values {values[0]:g} and {values[1]:g}: a mask"
+
+
 CASE_RULES: dict[str, Callable[[Volume, LabelVolume], str | None]] = {
     "not-finite": not_finite,
     "constant-image": constant_image,
@@ -96,6 +106,10 @@ RULES: dict[str, tuple[str, str]] = {
     "unlabelled": ("image", "slices on which nothing is marked"),
     "no-mask-left": ("image", "every mask of the slice was rejected"),
     "no-area": ("mask", "marks of the source that enclose no pixel: points, lines"),
+    "mask-grid": ("mask", "the size of the mask is not that of its image"),
+    "unknown-class": ("mask", "neither the entry nor the ontology knows the name of the class"),
+    "union-class": ("mask", "the mask of one class that covers the mask of another"),
+    "mask-unreadable": ("mask", "one of several mask files cannot be read as a mask"),
     "small-part": ("mask", "parts below --min-part-px pixels"),
     "burned-in": ("case", (burned_in.__doc__ or "").strip()),
     **{name: ("case", (rule.__doc__ or "").strip()) for name, rule in CASE_RULES.items()},

@@ -13,7 +13,7 @@ from sammed_data.catalog import CatalogEntry
 from sammed_data.corpus import SCHEMA_VERSION, SPLITS
 from sammed_data.intensity import check_policy
 from sammed_data.privacy import Pseudonyms, unnamed
-from sammed_data.slices import ORIENTATIONS
+from sammed_data.slices import ORIENTATIONS, Cutter
 from sammed_data.sources import case_paths, relative, state
 from sammed_data.splits import assign_splits
 from sammed_data.types import Case, CatalogError, Rejection, UsageError, nearest
@@ -37,6 +37,7 @@ class BuildOptions:
         orientation: 'lps', or 'stored' for the released order.
         shard_mb: source bytes a shard covers.
         split_by: 'patient', or 'overlap-group': datasets that share patients go to one split.
+        isotropic: resample pixels that are not square, by their size in mm.
     """
 
     depth: int = 8
@@ -46,6 +47,12 @@ class BuildOptions:
     orientation: str = "lps"
     shard_mb: int = 64
     split_by: str = "patient"
+    isotropic: bool = False
+
+    @property
+    def cutter(self) -> Cutter:
+        """How planes are cut."""
+        return Cutter(orientation=self.orientation, isotropic=self.isotropic)
 
     @classmethod
     def from_plain(cls, said: Mapping[str, Any]) -> BuildOptions:

@@ -17,7 +17,7 @@ from sammed_data.masks import Part
 from sammed_data.plan import BuildOptions, DatasetPlan, Meaning, ShardPlan
 from sammed_data.privacy import Pseudonyms
 from sammed_data.shards import pixel_digest, row_digest
-from sammed_data.slices import Slice, cut, straight
+from sammed_data.slices import Slice, plane_shape
 from sammed_data.sources import case_paths
 from sammed_data.splits import cluster_unit, group_key
 from sammed_data.types import Case, LabelVolume, Volume
@@ -56,9 +56,13 @@ class RowMaker:
 
     def __init__(self, ready: ReadCase, task: ShardTask, names: Pseudonyms) -> None:
         self._ready, self._task = ready, task
+        self._cutter = task.options.cutter
         entry, case, volume = task.dataset.entry, ready.case, ready.volume
         context = intensity.Context(
-            modality=entry.modality, window=entry.window, bits=volume.bits, wish=entry.intensity
+            modality=case.modality or entry.modality,
+            window=entry.window,
+            bits=volume.bits,
+            wish=entry.intensity,
         )
         self._intensity = intensity.choose(task.options.intensity, context, ready.stats)
         grey = volume.array.ndim == 3
@@ -74,7 +78,7 @@ class RowMaker:
             "annotated_structures": self._annotated(task.dataset.meanings),
             "dataset": entry.id,
             "role": entry.role,
-            "modality": entry.modality,
+            "modality": case.modality or entry.modality,
             "sequence": case.sequence or entry.sequence,
             "case_id": self._case_id,
             "patient_id": names.patient(group_key(case)),
@@ -91,7 +95,7 @@ class RowMaker:
         """One row: pixels, masks and where they come from."""
         options, labels = self._task.options, self._ready.labels
         array = self._ready.volume.array
-        values = straight(cut(array, where.axis, where.index, options.orientation))
+        values = self._cutter.values(array, where)
         image = self._intensity.to_uint8(values)
         pixels = [pixel_digest(image)]
         deep = self._depth.store(values) if self._depth else None
@@ -99,9 +103,10 @@ class RowMaker:
             pixels.append(pixel_digest(deep))
         ignore = None
         if labels.ignore_ZYX is not None:
-            ignore = cut(labels.ignore_ZYX, where.axis, where.index, options.orientation)
+            ignore = self._cutter.labels(labels.ignore_ZYX, where)
         name = f"{self._shared['dataset']}--{self._case_id}--{where.axis}--{where.index:04d}"
-        spacing = where.spacing_yx_mm or (None, None)
+        height, width = int(image.shape[0]), int(image.shape[1])
+        spacing = self._cutter.spacing_yx_mm(where, plane_shape(array, where.axis), (height, width))
         packed = [pack_part(part.inside, part.box_xyxy) for part in parts]
         row = self._shared | {
             "sample_id": name,
@@ -114,12 +119,14 @@ class RowMaker:
             "slice_index": where.index,
             "slice_position_mm": where.position_mm,
             "spacing_slice_mm": where.spacing_mm,
-            "height": int(image.shape[0]),
-            "width": int(image.shape[1]),
-            "spacing_y_mm": spacing[0],
-            "spacing_x_mm": spacing[1],
+            "height": height,
+            "width": width,
+            "spacing_y_mm": None if spacing is None else spacing[0],
+            "spacing_x_mm": None if spacing is None else spacing[1],
             "intensity": self._record(values),
         }
+        if self._cutter.resamples(where):
+            row["notes"] = [*row["notes"], "resampled to square pixels"]
         if self._task.dataset.entry.label_encoding.partial:
             # What is not drawn may be there all the same: only what is drawn was looked for.
             drawn = {part.raw: self._task.dataset.meanings[part.raw] for part in parts}

@@ -101,6 +101,75 @@ def straight(plane: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(cv2.flip(plane[steps], code))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Cutter:
+    """How planes become the stored ones.
+
+    Attributes:
+        orientation: 'lps' or 'stored'.
+        isotropic: pixels that are not square are resampled to the finer of their two sides.
+    """
+
+    orientation: str = "lps"
+    isotropic: bool = False
+
+    def labels(self, array: NDArray[Any], where: Slice) -> NDArray[Any]:
+        """A plane of a label map; the nearest value where it is resampled."""
+        plane = straight(cut(array, where.axis, where.index, self.orientation))
+        height, width = self._size(plane, where)
+        if (height, width) == plane.shape[:2]:
+            return plane
+        return np.ascontiguousarray(
+            plane[_nearest(plane.shape[0], height)][:, _nearest(plane.shape[1], width)]
+        )
+
+    def values(self, array: NDArray[Any], where: Slice) -> NDArray[Any]:
+        """A plane of the image; linear between pixels where it is resampled."""
+        plane = straight(cut(array, where.axis, where.index, self.orientation))
+        height, width = self._size(plane, where)
+        if (height, width) == plane.shape[:2]:
+            return plane
+        import cv2
+
+        known = plane.dtype in (np.uint8, np.int16, np.uint16, np.float32)
+        plain = plane if known else plane.astype(np.float32)
+        return np.asarray(cv2.resize(plain, (width, height), interpolation=cv2.INTER_LINEAR))
+
+    def resamples(self, where: Slice) -> bool:
+        """Whether the pixels of a slice are not square and are to be."""
+        if not self.isotropic or where.spacing_yx_mm is None:
+            return False
+        return not np.isclose(*where.spacing_yx_mm, rtol=1e-3)
+
+    def spacing_yx_mm(
+        self, where: Slice, cut_hw: tuple[int, int], stored_hw: tuple[int, int]
+    ) -> tuple[float, float] | None:
+        """Pixel size as stored: the same millimetres over as many pixels as there now are."""
+        if where.spacing_yx_mm is None or not self.resamples(where):
+            return where.spacing_yx_mm
+        (y, x), (h, w), (new_h, new_w) = where.spacing_yx_mm, cut_hw, stored_hw
+        return y * h / new_h, x * w / new_w
+
+    def _size(self, plane: NDArray[Any], where: Slice) -> tuple[int, int]:
+        height, width = plane.shape[:2]
+        if where.spacing_yx_mm is None or not self.resamples(where):
+            return height, width
+        y, x = where.spacing_yx_mm
+        finer = min(y, x)
+        return max(1, round(height * y / finer)), max(1, round(width * x / finer))
+
+
+def _nearest(size: int, new: int) -> NDArray[np.intp]:
+    """Which old pixel lies under the centre of each new one."""
+    return np.minimum(((np.arange(new) + 0.5) * size / new).astype(np.intp), size - 1)
+
+
+def plane_shape(array: NDArray[Any], axis: str) -> tuple[int, int]:
+    """(height, width) of the planes across an axis."""
+    _, rows, columns = _CUTS[axis]
+    return int(array.shape[rows]), int(array.shape[columns])
+
+
 def place(volume: Volume, axis: str, index: int) -> Slice:
     """Position and spacings of one slice of a canonical volume."""
     if axis == "native" and volume.array.shape[0] == 1:

@@ -156,6 +156,15 @@ class LabelLayer:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Refused:
+    """A mask file that an encoding set aside while it took the others: rule, class and reason."""
+
+    rule: str
+    label: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class LabelVolume:
     """All masks of a case; layers may overlap. A type of its own so that no one interpolates it.
 
@@ -165,6 +174,7 @@ class LabelVolume:
         ignore_ZYX: bool map of pixels that count neither as object nor as background, or None.
         warnings: recorded oddities.
         without_area: kind -> how many marks of the source enclose no pixel (a point, a line).
+        refused: masks that could not be taken, one by one.
     """
 
     layers: tuple[LabelLayer, ...]
@@ -172,6 +182,7 @@ class LabelVolume:
     ignore_ZYX: NDArray[np.bool_] | None = None
     warnings: tuple[str, ...] = ()
     without_area: Mapping[str, int] = field(default_factory=dict)
+    refused: tuple[Refused, ...] = ()
 
     @property
     def shape_zyx(self) -> tuple[int, int, int]:
@@ -250,6 +261,7 @@ class Case:
         pick: which part of the image file.
         fields: values of the image pattern's fields, by which tables name the image.
         tables: files of the entry's tables, which speak of this and other images.
+        modality: where the images of an entry differ in it, else ''.
     """
 
     dataset: str
@@ -266,6 +278,7 @@ class Case:
     pick: Pick = Pick()
     fields: Mapping[str, str] = field(default_factory=dict)
     tables: tuple[Path, ...] = ()
+    modality: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

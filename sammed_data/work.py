@@ -14,7 +14,7 @@ import numpy as np
 
 from sammed_data import intensity
 from sammed_data.audit.fingerprints import CaseMark, mark_case
-from sammed_data.curate import CASE_RULES, MASK_RULES, RULES, burned_in
+from sammed_data.curate import CASE_RULES, MASK_RULES, RULES, burned_in, two_valued
 from sammed_data.encodings import pair_on_grid, read_labels
 from sammed_data.engine import fail_point, stop_if_asked
 from sammed_data.masks import SPLIT_KINDS, Part, Plan, plane_masks
@@ -22,7 +22,7 @@ from sammed_data.privacy import Pseudonyms
 from sammed_data.readers.registry import read_image
 from sammed_data.rows import ReadCase, RowMaker, ShardTask
 from sammed_data.shards import ShardWriter, write_rejections
-from sammed_data.slices import Slice, cut, slices_with_labels, straight
+from sammed_data.slices import Slice, slices_with_labels
 from sammed_data.sources import case_paths, digest, relative, source_hashes
 from sammed_data.splits import group_key
 from sammed_data.stages import watch
@@ -36,7 +36,7 @@ from sammed_data.types import (
 from sammed_data.unpack import unpacked
 
 # Encodings whose values are objects: a nucleus in two pieces is one nucleus.
-_WHOLE_ENCODINGS = ("instance_ids", "file_per_instance")
+_WHOLE_ENCODINGS = ("instance_ids", "file_per_instance", "released_masks")
 
 
 @dataclass
@@ -152,6 +152,7 @@ def case_items(
         yield _case_rejection(case, names, rule, _with_place(case, str(err)))
         return
     broken = [("burned-in", burned_in(ready.volume, task.dataset.entry))]
+    broken += [("image-is-label", two_valued(ready.volume, task.dataset.entry))]
     broken += [(n, check(ready.volume, ready.labels)) for n, check in CASE_RULES.items()]
     for name, reason in broken:
         if reason is not None:
@@ -258,6 +259,9 @@ def _rows(
             count=count,
         )
 
+    for mask in ready.labels.refused:
+        counts.candidates += 1
+        yield reject("mask", mask.rule, 1, None, reason=mask.reason, label=mask.label)
     for kind, n in sorted(ready.labels.without_area.items()):
         counts.candidates += n
         yield reject("mask", "no-area", n, None, reason=f"{n} x {kind}: encloses no pixel")
@@ -266,7 +270,7 @@ def _rows(
         if blank:
             yield reject("image", "unlabelled", blank, None, axis=axis)
         for where in places:
-            planes = [straight(cut(m, axis, where.index, options.orientation)) for m in maps]
+            planes = [options.cutter.labels(m, where) for m in maps]
             found = plane_masks(planes, ready.labels.layers, plan)
             counts.candidates += found.candidates
             for raw, count in sorted(found.small.items()):

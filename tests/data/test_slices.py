@@ -5,7 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sammed_data.slices import cut, in_memory_order, place, slices_with_labels, straight
+from sammed_data.build import build
+from sammed_data.corpus import Corpus
+from sammed_data.phantom import write_phantoms
+from sammed_data.plan import BuildOptions
+from sammed_data.slices import Cutter, cut, in_memory_order, place, slices_with_labels, straight
 from sammed_data.types import Geometry, Volume
 
 SHAPE = (5, 7, 11)  # Z, Y, X
@@ -97,3 +101,43 @@ def test_memory_order_holds_the_same_elements():
     assert found.flags.c_contiguous
     assert np.shares_memory(found, array)
     assert np.array_equal(np.sort(found.ravel()), np.arange(5 * 7 * 11))
+
+
+def test_isotropic_planes_keep_millimetres_and_labels():
+    volume = _volume()
+    maps = (volume.array % 7).astype(np.uint8)
+    where = place(volume, "sagittal", 8)  # 4 mm rows, 2 mm columns
+    cutter, plain = Cutter(isotropic=True), cut(maps, "sagittal", 8)
+    labels = cutter.labels(maps, where)
+    assert (labels.shape, labels.dtype) == ((10, 7), np.uint8)
+    np.testing.assert_array_equal(labels, np.repeat(plain, 2, axis=0))
+    values = cutter.values(volume.array, where)
+    rows = cut(volume.array, "sagittal", 8).astype(np.float32)
+    np.testing.assert_allclose(values[1:-1:2], 0.75 * rows[:-1] + 0.25 * rows[1:])
+    assert cutter.spacing_yx_mm(where, (5, 7), (10, 7)) == (2.0, 2.0)
+    native = place(Volume(array=volume.array[:1], bits=16), "native", 0)
+    assert not cutter.resamples(native)  # no spacing is known: nothing to go by
+    np.testing.assert_array_equal(cutter.values(volume.array, native), volume.array[0])
+
+
+def test_an_isotropic_corpus_says_so_and_keeps_areas_in_mm(tmp_path):
+    write_phantoms(tmp_path, n_patients=4, seed=3, only=("phantom_mr",))
+    rows = {}
+    for name, isotropic in (("plain", False), ("square", True)):
+        options = BuildOptions(isotropic=isotropic, axes=("coronal",))
+        build(tmp_path / "catalogs", tmp_path / "data", tmp_path / name, options=options)
+        rows[name] = {r.sample_id: r for r in Corpus(tmp_path / name).index()}
+        assert Corpus(tmp_path / name).manifest["options"]["isotropic"] is isotropic
+
+    def area_mm2(row):
+        pixels = sum(m.area_px for m in row.masks if m.structure == "heart_ventricle_left")
+        return pixels * row.meta["spacing_y_mm"] * row.meta["spacing_x_mm"]
+
+    both = [k for k in rows["plain"] if k in rows["square"] and area_mm2(rows["plain"][k])]
+    assert both
+    for name in both:
+        plain, square = rows["plain"][name], rows["square"][name]
+        assert square.meta["spacing_y_mm"] == pytest.approx(square.meta["spacing_x_mm"], rel=0.05)
+        assert "resampled to square pixels" in square.meta["notes"]
+        assert square.height > plain.height
+        assert area_mm2(square) == pytest.approx(area_mm2(plain), rel=0.12)
