@@ -166,7 +166,7 @@ def _ellipses(spec: SamSpec, seed: int, step: int) -> tuple[Tensor, Tensor]:
 
 def _stage(model: SamModel, plan: Pretraining, number: int, note: Callable[..., None]) -> None:
     stage = plan.stages[number]
-    train_only(model, "all")
+    train_only(model, "full")
     model.train()
     names = [f"validation/{n}" for n in range(plan.validation_scenes)]
     held_out = SceneSamples([make_scene(name, stage.image_size) for name in names])
@@ -181,7 +181,7 @@ def _steps(model: SamModel, plan: Pretraining, number: int) -> Iterator[tuple[in
     """``(step, running mean of the loss)`` after each batch of a stage."""
     stage = plan.stages[number]
     config = TrainConfig(
-        method="all",
+        method="full",
         steps=stage.steps,
         batch_images=stage.batch_images,
         masks_per_image=plan.masks_per_image,

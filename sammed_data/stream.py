@@ -9,7 +9,7 @@ exchanged, and a rank reads little more than its own row groups.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +26,16 @@ from sammed_data.types import CorpusError, UsageError
 WINDOW_BYTES = 128 << 20
 # A footer costs milliseconds and megabytes: each shard is opened once an epoch, few are open.
 SHARDS_TOGETHER = 48
-_PIXEL_COLUMNS = ["sample_id", "image.bytes", "ignore.bytes", "masks.list.element.mask.bytes"]
+_PIXEL_COLUMNS = [
+    "sample_id",
+    "image.bytes",
+    "ignore.bytes",
+    "masks.list.element.side",
+    "masks.list.element.structure",
+    "masks.list.element.mask.bytes",
+]
+# A row's number and how often it was seen before in an epoch, in one integer to hash.
+_REPEAT_BIT = np.uint64(40)
 
 
 class Page:
@@ -38,6 +47,8 @@ class Page:
         self._image = _Bytes(_field(table, "image"))
         self._ignore = _Bytes(_field(table, "ignore"))
         self._masks = _Bytes(masks.values.field("mask").field("bytes"))
+        self._sides = masks.values.field("side")
+        self._structures = masks.values.field("structure")
         self._first = np.asarray(masks.offsets)
 
     def image(self, position: int) -> NDArray[Any]:
@@ -47,6 +58,14 @@ class Page:
     def mask_HW(self, position: int, mask: int) -> NDArray[np.bool_]:
         """Mask ``mask`` of the row."""
         return decode_mask(self._masks[int(self._first[position]) + mask])
+
+    def sided(self, position: int, mask: int) -> bool:
+        """Whether a mask is of the left or the right one of two."""
+        at = int(self._first[position]) + mask
+        if self._sides[at].as_py():
+            return True
+        name = self._structures[at].as_py() or ""
+        return not {"left", "right"}.isdisjoint(name.split("_"))
 
     def ignore_HW(self, position: int) -> NDArray[np.bool_] | None:
         """Pixels that count as neither, or None."""
@@ -79,6 +98,7 @@ class StreamRow:
         number: of the row in the index.
         epoch: of this visit.
         offset: of this rank's rows of the epoch; ``(epoch, offset + 1)`` continues after it.
+        repeat: how often the row was seen before in the epoch (balanced sampling).
     """
 
     number: int
@@ -86,6 +106,7 @@ class StreamRow:
     offset: int
     page: Page
     position: int
+    repeat: int = 0
 
     @property
     def sample_id(self) -> str:
@@ -99,6 +120,10 @@ class StreamRow:
     def mask_HW(self, index: int) -> NDArray[np.bool_]:
         """The mask with this key (``MaskRow.index``)."""
         return self.page.mask_HW(self.position, index)
+
+    def sided(self, index: int) -> bool:
+        """Whether the mask with this key is of the left or the right one of two."""
+        return self.page.sided(self.position, index)
 
     def ignore_HW(self) -> NDArray[np.bool_] | None:
         """Pixels that count as neither, or None."""
@@ -114,6 +139,7 @@ class Stream:
         seed: of the order.
         rank: this process among ``world`` of them.
         window_bytes: encoded bytes whose rows are shuffled together; about twice as much is held.
+        counts: epoch -> how often each row is seen in it, (E,) with the sum E; default once.
 
     Raises:
         CorpusError: there are fewer rows than ranks.
@@ -129,6 +155,7 @@ class Stream:
         rank: int = 0,
         world: int = 1,
         window_bytes: int = WINDOW_BYTES,
+        counts: Callable[[int], NDArray[np.int64]] | None = None,
     ) -> None:
         if not 0 <= rank < world:
             raise UsageError(f"expected a rank from 0 to {world - 1}, found {rank}")
@@ -143,20 +170,37 @@ class Stream:
             )
         share = len(self.numbers_E) // world
         self._range = (rank * share, (rank + 1) * share)
-        self._groups = _Groups.of(self.index.rows_N, numbers_E, window_bytes)
+        self._counts = counts
+        self._window_bytes = window_bytes
+        self._visits = self._visits_of(0)
 
     def __len__(self) -> int:
         """Rows of one epoch for this rank; up to ``world - 1`` rows wait for another epoch."""
         return self._range[1] - self._range[0]
 
+    def _visits_of(self, epoch: int) -> _Visits:
+        counts_E = None if self._counts is None else self._counts(epoch)
+        return _Visits.of(self.index.rows_N, self.numbers_E, counts_E, self._window_bytes, epoch)
+
     def order(self, epoch: int, first: int = 0) -> Iterator[NDArray[np.int64]]:
         """This rank's row numbers of an epoch from ``first`` on, one array a window."""
+        for numbers_W, _ in self._order(epoch, first):
+            yield numbers_W
+
+    def _order(
+        self, epoch: int, first: int
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """The same, and how often each was seen before."""
+        if self._counts is not None and self._visits.epoch != epoch:
+            self._visits = self._visits_of(epoch)
+        visits = self._visits
         low, high = self._range[0] + first, self._range[1]
         key = (self.seed, epoch)
-        for start, rows_W in self._groups.windows(key, low, high):
-            numbers_W = self.numbers_E[rows_W].astype(np.uint64)
-            shuffled_W = self.numbers_E[rows_W][np.argsort(order_keys(numbers_W, "row", *key))]
-            yield shuffled_W[max(low - start, 0) : high - start]
+        for start, visits_W in visits.groups.windows(key, low, high):
+            numbers_W, repeat_W = visits.number_E[visits_W], visits.repeat_E[visits_W]
+            named_W = numbers_W.astype(np.uint64) | (repeat_W.astype(np.uint64) << _REPEAT_BIT)
+            part = np.argsort(order_keys(named_W, "row", *key))[max(low - start, 0) : high - start]
+            yield numbers_W[part], repeat_W[part]
 
     def rows(self, epoch: int = 0, offset: int = 0) -> Iterator[StreamRow]:
         """Rows from a position on, for ever; the next window is read while this one is used."""
@@ -174,14 +218,18 @@ class Stream:
         page = Page(corpus.row_group(int(row["shard"]), int(row["group"]), _PIXEL_COLUMNS))
         return StreamRow(number=number, epoch=0, offset=0, page=page, position=int(row["position"]))
 
-    def _windows(self, epoch: int, offset: int) -> Iterator[tuple[NDArray[np.int64], int, int]]:
+    def _windows(
+        self, epoch: int, offset: int
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], int, int]]:
         while True:
-            for numbers_W in self.order(epoch, offset):
-                yield numbers_W, epoch, offset
+            for numbers_W, repeat_W in self._order(epoch, offset):
+                yield numbers_W, repeat_W, epoch, offset
                 offset += len(numbers_W)
             epoch, offset = epoch + 1, 0
 
-    def _read(self, numbers_W: NDArray[np.int64], epoch: int, offset: int) -> _Window:
+    def _read(
+        self, numbers_W: NDArray[np.int64], repeat_W: NDArray[np.int64], epoch: int, offset: int
+    ) -> _Window:
         rows = self.index.rows_N[numbers_W]
         places = list(zip(rows["shard"].tolist(), rows["group"].tolist(), strict=True))
         pages = {
@@ -189,7 +237,7 @@ class Stream:
             for place in sorted(set(places))
         }
         held = [pages[place] for place in places]
-        return _Window(numbers_W, rows["position"], held, epoch, offset)
+        return _Window(numbers_W, repeat_W, rows["position"], held, epoch, offset)
 
 
 class _Window:
@@ -198,12 +246,14 @@ class _Window:
     def __init__(
         self,
         numbers_W: NDArray[np.int64],
+        repeat_W: NDArray[np.int64],
         positions_W: NDArray[np.int64],
         pages: list[Page],
         epoch: int,
         offset: int,
     ) -> None:
         self._numbers, self._positions = numbers_W.tolist(), positions_W.tolist()
+        self._repeats = repeat_W.tolist()
         self._pages, self._epoch, self._offset = pages, epoch, offset
 
     def __iter__(self) -> Iterator[StreamRow]:
@@ -214,28 +264,72 @@ class _Window:
                 offset=self._offset + n,
                 page=self._pages[n],
                 position=position,
+                repeat=self._repeats[n],
             )
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Visits:
+    """The rows of an epoch, before they are shuffled, with how often each came before.
+
+    A row that is seen several times stands in as many copies of its row group, which are shuffled
+    as row groups of their own: repeats are spread over the epoch.
+    """
+
+    number_E: NDArray[np.int64]
+    repeat_E: NDArray[np.int64]
+    groups: _Groups
+    epoch: int
+
+    @classmethod
+    def of(
+        cls,
+        rows: NDArray[Any],
+        numbers_E: NDArray[np.int64],
+        counts_E: NDArray[np.int64] | None,
+        window_bytes: int,
+        epoch: int,
+    ) -> _Visits:
+        """Each row as often as ``counts_E`` says, or once."""
+        repeat_E = np.zeros(len(numbers_E), np.int64)
+        if counts_E is not None:
+            before = np.cumsum(counts_E) - counts_E
+            numbers_E = np.repeat(numbers_E, counts_E)
+            repeat_E = np.arange(len(numbers_E)) - np.repeat(before, counts_E)
+            order = np.lexsort((numbers_E, repeat_E))
+            numbers_E, repeat_E = numbers_E[order], repeat_E[order]
+        groups = _Groups.of(rows, numbers_E, repeat_E, window_bytes)
+        return cls(number_E=numbers_E, repeat_E=repeat_E, groups=groups, epoch=epoch)
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Groups:
-    """Row groups of the eligible rows: where each starts among them, its rows and bytes."""
+    """Row groups of the rows of an epoch: where each starts among them, its rows and bytes."""
 
     shard_G: NDArray[np.int64]
+    repeat_G: NDArray[np.int64]
     first_G: NDArray[np.int64]
     rows_G: NDArray[np.int64]
     bytes_G: NDArray[np.int64]
     window_bytes: int
 
     @classmethod
-    def of(cls, rows: NDArray[Any], numbers_E: NDArray[np.int64], window_bytes: int) -> _Groups:
+    def of(
+        cls,
+        rows: NDArray[Any],
+        numbers_E: NDArray[np.int64],
+        repeat_E: NDArray[np.int64],
+        window_bytes: int,
+    ) -> _Groups:
         """The row groups of some rows. Their bytes are bounded by their pixels, one byte each."""
         shard, group = rows["shard"][numbers_E], rows["group"][numbers_E]
-        new = np.flatnonzero((np.diff(shard) != 0) | (np.diff(group) != 0)) + 1
+        changes = (np.diff(shard) != 0) | (np.diff(group) != 0) | (np.diff(repeat_E) != 0)
+        new = np.flatnonzero(changes) + 1
         first = np.concatenate([[0], new]).astype(np.int64)
         pixels = rows["height"][numbers_E].astype(np.int64) * rows["width"][numbers_E]
         return cls(
             shard_G=shard[first].astype(np.int64),
+            repeat_G=repeat_E[first],
             first_G=first,
             rows_G=np.diff(np.append(first, len(numbers_E))),
             bytes_G=np.add.reduceat(pixels, first),
@@ -246,9 +340,10 @@ class _Groups:
         self, key: tuple[int, int], low: int, high: int
     ) -> Iterator[tuple[int, NDArray[np.int64]]]:
         """(rows before it, its rows) of each window that has rows in ``[low, high)``."""
-        shards = np.arange(int(self.shard_G[-1]) + 1, dtype=np.uint64)
+        named_G = self.shard_G.astype(np.uint64) | (self.repeat_G.astype(np.uint64) << _REPEAT_BIT)
+        shards, shard_G = np.unique(named_G, return_inverse=True)
         turn_S = np.argsort(np.argsort(order_keys(shards, "shard", *key)))
-        turn_G = turn_S[self.shard_G] // SHARDS_TOGETHER
+        turn_G = turn_S[shard_G] // SHARDS_TOGETHER
         groups = np.arange(len(self.shard_G), dtype=np.uint64)
         order_G = np.lexsort((order_keys(groups, "group", *key), turn_G))
         window_G = np.cumsum(self.bytes_G[order_G]) // self.window_bytes

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from sammed_data.types import ModelError, nearest
+from sammed_model.lora import PARTS, lora_of
+from sammed_model.types import KINDS
 
 if TYPE_CHECKING:
     from sammed_model.sam import SamModel
 
-Method = Literal["sam-med2d", "ft-sam", "all"]
-METHODS: tuple[str, ...] = ("sam-med2d", "ft-sam", "all")
+Method = Literal["sam-med2d", "ft-sam", "lora", "full"]
+METHODS: tuple[str, ...] = get_args(Method)
 _REDUCTION = 4
 
 
@@ -140,25 +142,50 @@ def drop_adapters(model: SamModel) -> SamModel:
 def train_only(model: SamModel, method: Method) -> list[str]:
     """Freeze all that a method does not train, by object; returns the names that train.
 
-    ``sam-med2d``: adapters, prompt encoder, decoder; ``ft-sam``: the last two; ``all``: everything.
-    The first two also become the model's ``kind`` (which decides what the mask prompt holds).
+    ``sam-med2d``: adapters, prompt encoder, decoder; ``lora``: low-rank parts and the last two;
+    ``ft-sam``: the last two; ``full``: everything.
+    The mask prompt holds what the model's ``kind`` says: ``sam-med2d`` and ``ft-sam`` make the
+    model one of theirs, the others keep what the start was trained with. A MedSAM, which knows
+    boxes alone, becomes an FT-SAM.
 
     Raises:
-        ModelError: unknown method, or ``sam-med2d`` without adapters.
+        ModelError: unknown method, or one whose parts are not there.
     """
     if method not in METHODS:
         raise ModelError(f"unknown training method {method!r}: {nearest(method, METHODS)}")
-    trained: list[nn.Module] = [model.prompt_encoder, model.mask_decoder]
+    trained: list[nn.Parameter] = [
+        *model.prompt_encoder.parameters(),
+        *model.mask_decoder.parameters(),
+    ]
     if method == "sam-med2d":
-        adapters = list(adapters_of(model))
-        if not adapters:
+        parts = [p for adapter in adapters_of(model) for p in adapter.parameters()]
+        if not parts:
             raise ModelError("method sam-med2d trains adapters, found none: add_adapters first")
-        trained += adapters
-    elif method == "all":
-        trained.append(model.image_encoder)
+        trained += parts
+    elif method == "lora":
+        low_rank = [getattr(layer, name) for layer in lora_of(model) for name in PARTS]
+        if not low_rank:
+            raise ModelError("method lora trains low-rank parts, found none: add_lora first")
+        trained += low_rank
+    elif method == "full":
+        trained += model.image_encoder.parameters()
     model.requires_grad_(False)
-    for module in trained:
-        module.requires_grad_(True)
-    if method != "all":
+    for parameter in trained:
+        parameter.requires_grad_(True)
+    if method in KINDS:
         model.kind = method
+    elif model.kind == "medsam":
+        model.kind = "ft-sam"
     return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+
+
+def leave_prompts(model: SamModel) -> None:
+    """Freeze what the released code never trained of the prompt encoder, by object.
+
+    It makes the embeddings of clicks anew in each forward, and runs without gradient where there
+    is a mask prompt; the box corners and the embedding of 'no mask' do learn.
+    """
+    encoder = model.prompt_encoder
+    never = (*encoder.point_embeddings[:2], encoder.not_a_point_embed, encoder.mask_downscaling)
+    for module in never:
+        module.requires_grad_(False)

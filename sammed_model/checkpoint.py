@@ -19,6 +19,7 @@ from sammed_data.types import ModelError
 from sammed_model.adapters import add_adapters, drop_adapters
 from sammed_model.cards import find_card
 from sammed_model.frame import Preprocessing
+from sammed_model.lora import add_lora, merge_lora
 from sammed_model.naming import (
     cleaned,
     infer_spec,
@@ -39,7 +40,7 @@ from sammed_model.tensorfile import (
 )
 from sammed_model.types import KINDS, SamSpec, kind_facts
 
-_RESERVED = ("format", "kind", "spec", "preprocessing", "base_path", "base_sha256")
+_RESERVED = ("format", "kind", "spec", "preprocessing", "base_path", "base_sha256", "lora")
 
 
 def load_model(
@@ -144,11 +145,14 @@ def _load_on_base(
         change = add_adapters if spec.adapters != "none" else drop_adapters
         model = change(model)
     trained = read_tensors(path)
+    if "lora" in metadata:
+        model = add_lora(model, **json.loads(metadata["lora"]))
     adapters = {name for name in published_state(model) if ".Adapter." in name}
     if model.spec.adapters != "none" and metadata["kind"] == "sam-med2d":
         # A fresh adapter that the file does not fill would be noise.
         _require(path, sorted(adapters - trained.keys()), "adapter tensors")
     load_published(model, published_state(model) | trained, path)
+    model = merge_lora(model)
     model.kind = metadata["kind"]
     model.preprocessing = _preprocessing(metadata, spec.image_size)
     model.metadata = {k: v for k, v in metadata.items() if k not in _RESERVED}

@@ -21,14 +21,20 @@ Examples:
 
   sammed train
 
-  sammed train --method ft-sam --minutes 2
+  sammed train --method lora --minutes 2 --augment light
+
+  sammed train --method ft-sam --cache-embeddings embeddings/
 
   sammed train --model vit_b --init sam_vit_b_01ec64.pth --image-size 256
+
+  sammed train --recipe released --mend one-step
 
   sammed train --control permuted        (the prompt-only control)
 
   sammed train --resume runs/003-sam-med2d
 """
+_START, _LENGTH, _SPEED = "Model", "Length", "Speed and memory"
+_DATA, _LEARNING, _KEEPING = "Data", "Learning", "Validation and files"
 
 
 def register(app: typer.Typer) -> None:
@@ -36,93 +42,260 @@ def register(app: typer.Typer) -> None:
     app.command("train", help=_EXAMPLES)(train)
 
 
+def _option(panel: str, text: str, *names: str, **more: Any) -> Any:
+    return typer.Option(*names, help=text, rich_help_panel=panel, **more)
+
+
 def train(
-    corpus: Annotated[Path, typer.Option(help="Built corpus.")] = Path("corpus"),
-    method: Annotated[str, typer.Option(help="sam-med2d (adapters) or ft-sam.")] = "sam-med2d",
-    model: Annotated[str, typer.Option(help="vit_tiny, vit_b, vit_l or vit_h.")] = "vit_tiny",
+    corpus: Annotated[Path, _option(_DATA, "Built corpus: --corpus corpus")] = Path("corpus"),
+    method: Annotated[
+        str | None,
+        _option(
+            _START,
+            "sam-med2d (adapters), lora, ft-sam (decoder alone) or full: --method lora",
+            show_default="sam-med2d",
+        ),
+    ] = None,
+    model: Annotated[
+        str, _option(_START, "vit_tiny, vit_b, vit_l or vit_h: --model vit_b")
+    ] = "vit_tiny",
     init: Annotated[
-        str, typer.Option(help="Weight file, 'auto' (shipped with the package) or 'random'.")
+        str,
+        _option(
+            _START,
+            "Weight file, 'auto' (shipped with the package) or 'random': "
+            "--init sam_vit_b_01ec64.pth",
+        ),
     ] = "auto",
     image_size: Annotated[
-        int | None, typer.Option(help="Side of the model's input in px.", show_default="model's")
+        int | None,
+        _option(_START, "Side of the input in px: --image-size 256", show_default="model's"),
     ] = None,
-    recipe: Annotated[str, typer.Option(help="mended or released.")] = "mended",
-    steps: Annotated[int | None, typer.Option(help="Batches to learn from.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the corpus instead.")] = None,
+    lora_rank: Annotated[int, _option(_START, "Of --method lora: --lora-rank 4")] = 8,
+    lora_alpha: Annotated[
+        float | None,
+        _option(_START, "Its factor is alpha / rank: --lora-alpha 8", show_default="2 x rank"),
+    ] = None,
+    recipe: Annotated[
+        str, _option(_LEARNING, "mended, or released (as published): --recipe released")
+    ] = "mended",
+    mend: Annotated[
+        list[str] | None,
+        _option(
+            _LEARNING,
+            "Under --recipe released, mend this point alone; repeat for more, 'list' shows all: "
+            "--mend one-step --mend clip",
+        ),
+    ] = None,
+    steps: Annotated[int | None, _option(_LENGTH, "Steps to learn: --steps 2000")] = None,
+    epochs: Annotated[
+        int | None, _option(_LENGTH, "Passes over the corpus instead: --epochs 12")
+    ] = None,
     minutes: Annotated[
-        float | None, typer.Option(help="Stop (and end the schedule) after this time.")
+        float | None, _option(_LENGTH, "Stop (and end the schedule) after: --minutes 30")
     ] = None,
-    batch: Annotated[int, typer.Option(help="Images per batch.")] = 4,
-    masks_per_image: Annotated[int, typer.Option(help="Masks drawn per image.")] = 5,
+    patience: Annotated[
+        int | None,
+        _option(_LENGTH, "Stop after so many validations without a better: --patience 4"),
+    ] = None,
+    batch: Annotated[
+        int | None, _option(_SPEED, "Images per batch: --batch 16", show_default="4")
+    ] = None,
+    accumulate: Annotated[
+        int | None,
+        _option(_SPEED, "Batches per step, as one large one: --accumulate 4", show_default="1"),
+    ] = None,
+    fit_memory: Annotated[
+        str | None,
+        _option(
+            _SPEED,
+            "Choose batch, accumulation, precision and method for a card: --fit-memory 8GB",
+        ),
+    ] = None,
+    masks_per_image: Annotated[
+        int, _option(_DATA, "Masks drawn per image: --masks-per-image 3")
+    ] = 5,
     passes: Annotated[
-        int | None, typer.Option(help="Prompts a batch.", show_default="9 (paper), vit_tiny 4")
+        int | None,
+        _option(_LEARNING, "Prompts a batch: --passes 5", show_default="9 (paper), vit_tiny 4"),
     ] = None,
     lr: Annotated[
-        float | None, typer.Option(help="Learning rate.", show_default="5e-4 tiny, 1e-4 else")
+        float | None,
+        _option(_LEARNING, "Learning rate: --lr 2e-4", show_default="5e-4 tiny, 1e-4 else"),
     ] = None,
     schedule: Annotated[
         str | None,
-        typer.Option(help="cosine or step (halved twice).", show_default="cosine; released step"),
+        _option(
+            _LEARNING,
+            "cosine or step (halved twice): --schedule step",
+            show_default="cosine; released step",
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of order, draws and fresh weights.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
-    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
-    workers: Annotated[int, typer.Option(help="Loader threads, 0 for none.")] = 1,
+    warmup: Annotated[
+        int | None,
+        _option(_LEARNING, "Steps of warm-up: --warmup 200", show_default="20; released 0"),
+    ] = None,
+    weight_decay: Annotated[
+        float, _option(_LEARNING, "Of matrices; not of norms and biases: --weight-decay 0.01")
+    ] = 1e-4,
+    clip: Annotated[float, _option(_LEARNING, "Largest norm of a gradient: --clip 0.5")] = 1.0,
+    group: Annotated[
+        list[str] | None,
+        _option(
+            _LEARNING,
+            "Rate factor and decay of encoder, adapters, prompt or decoder: "
+            "--group adapters:lr=0.5:decay=0",
+        ),
+    ] = None,
+    balance: Annotated[
+        str, _option(_DATA, "Equal shares: none, dataset, modality, structure: --balance dataset")
+    ] = "none",
+    balance_temperature: Annotated[
+        float, _option(_DATA, "0 as the corpus is, 1 equal: --balance-temperature 0.5")
+    ] = 1.0,
+    augment: Annotated[
+        str,
+        _option(
+            _DATA, "none, light or strong; sided structures are never mirrored: --augment light"
+        ),
+    ] = "none",
+    cache_embeddings: Annotated[
+        Path | None,
+        _option(_SPEED, "Keep ft-sam's embeddings here: --cache-embeddings embeddings/"),
+    ] = None,
+    cache_limit: Annotated[str, _option(_SPEED, "Of that folder: --cache-limit 200GB")] = "50GB",
+    seed: Annotated[int, _option(_LEARNING, "Of order, draws and fresh weights: --seed 3")] = 0,
+    device: Annotated[str, _option(_SPEED, "auto, cpu or cuda: --device cpu")] = "auto",
+    precision: Annotated[
+        str | None,
+        _option(_SPEED, "fp32, or bf16 over fp32 weights: --precision bf16", show_default="fp32"),
+    ] = None,
+    threads: Annotated[int | None, _option(_SPEED, "CPU threads: --threads 8")] = None,
+    workers: Annotated[int, _option(_SPEED, "Loader threads, 0 for none: --workers 4")] = 1,
     control: Annotated[
-        str, typer.Option(help="'permuted' pairs masks with another patient's image.")
+        str,
+        _option(_DATA, "'permuted' gives masks another patient's image: --control permuted"),
     ] = "none",
     fast: Annotated[
-        bool, typer.Option("--fast/--no-fast", help="Fast encoder, or upstream's own forward.")
+        bool,
+        _option(_SPEED, "Fast encoder, or upstream's own forward.", "--fast/--no-fast"),
     ] = True,
     validate_every: Annotated[
-        int | None, typer.Option(help="Steps between validations.", show_default="a quarter")
+        int | None,
+        _option(_KEEPING, "Steps between: --validate-every 500", show_default="a quarter"),
     ] = None,
-    validation_images: Annotated[int, typer.Option(help="Held-out images scored.")] = 48,
-    out: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("runs"),
-    resume: Annotated[Path | None, typer.Option(help="Unfinished run to continue.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the last lines.")] = False,
+    validation_images: Annotated[
+        int, _option(_KEEPING, "Held-out images scored: --validation-images 200")
+    ] = 48,
+    modes: Annotated[
+        str, _option(_KEEPING, "Prompts validated: --modes bbox,1pt")
+    ] = "bbox,1pt,3pt,5pt",
+    best: Annotated[
+        str, _option(_KEEPING, "Those whose mean Dice picks the best weights: --best 1pt")
+    ] = "bbox,1pt",
+    save_every: Annotated[
+        int | None,
+        _option(
+            _KEEPING,
+            "Steps between states to resume from: --save-every 100",
+            show_default="each validation",
+        ),
+    ] = None,
+    out: Annotated[Path, _option(_KEEPING, "Where run folders go: --out runs")] = Path("runs"),
+    resume: Annotated[
+        Path | None, _option(_KEEPING, "Unfinished run to continue: --resume runs/003-lora")
+    ] = None,
+    tensorboard: Annotated[
+        bool,
+        _option(_KEEPING, "TensorBoard beside log.jsonl (extra 'tensorboard').", "--tensorboard"),
+    ] = False,
+    profile: Annotated[
+        bool, _option(_SPEED, "At the end: speed, stages, memory, FLOP utilisation.", "--profile")
+    ] = False,
+    quiet: Annotated[bool, _option(_KEEPING, "Only the last lines.", "--quiet", "-q")] = False,
 ) -> None:
     """See ``_EXAMPLES``."""
+    if mend and "list" in mend:
+        _show_mends()
+        return
     from sammed_model.config import TrainConfig
     from sammed_model.console import Console, keep_memory, stop_on_signal
+    from sammed_model.memory import parse_bytes
     from sammed_model.train import train as run
 
     tiny = model == "vit_tiny"
     options: dict[str, Any] = {
-        "method": method,
+        "method": method or "sam-med2d",
         "model": model,
         "init": init,
         "image_size": image_size,
+        "lora_rank": lora_rank,
+        "lora_alpha": 2.0 * lora_rank if lora_alpha is None else lora_alpha,
         "recipe": recipe,
+        "mends": tuple(mend or ()),
         "steps": steps,
         "epochs": epochs,
         "minutes": minutes,
-        "batch_images": batch,
+        "patience": patience,
+        "batch_images": 4 if batch is None else batch,
+        "accumulate": 1 if accumulate is None else accumulate,
         "masks_per_image": masks_per_image,
         "passes": (4 if tiny else 9) if passes is None else passes,
         "lr": (5e-4 if tiny else 1e-4) if lr is None else lr,
         "schedule": schedule or ("step" if recipe == "released" else "cosine"),
-        "warmup": 0 if recipe == "released" else 20,
+        "warmup": (0 if recipe == "released" else 20) if warmup is None else warmup,
+        "weight_decay": weight_decay,
+        "clip_norm": clip,
+        "groups": tuple(group or ()),
+        "balance": balance,
+        "balance_temperature": balance_temperature,
+        "augment": augment,
+        "cache_embeddings": None if cache_embeddings is None else str(cache_embeddings),
+        "cache_disk_bytes": parse_bytes(cache_limit, "--cache-limit"),
         "seed": seed,
         "device": device,
-        "precision": precision,
+        "precision": precision or "fp32",
         "threads": threads,
         "workers": workers,
         "control": control,
         "fast": fast,
         "validate_every": validate_every,
         "validation_images": validation_images,
+        "modes": tuple(modes.split(",")),
+        "best": tuple(best.split(",")),
+        "save_every": save_every,
     }
     if tiny and steps is None and epochs is None and minutes is None:
         options["minutes"] = 3.0
     config = TrainConfig(**options)
+    if fit_memory is not None:
+        from sammed_model.memory import fit
+
+        given = {"method": method, "batch": batch, "accumulate": accumulate, "precision": precision}
+        fixed = frozenset(name for name, value in given.items() if value is not None)
+        config, why = fit(config, parse_bytes(fit_memory, "--fit-memory"), fixed)
+        for line in why:
+            typer.echo(line)
     keep_memory()
     with stop_on_signal() as should_stop, Console(quiet=quiet) as console:
         trained = run(
-            corpus, config, runs=out, resume=resume, report=console, should_stop=should_stop
+            corpus,
+            config,
+            runs=out,
+            resume=resume,
+            report=console,
+            should_stop=should_stop,
+            profile=profile,
+            tensorboard=tensorboard,
         )
     _summary(trained)
+
+
+def _show_mends() -> None:
+    from sammed_model.mends import MENDS
+
+    for name, (mended, released) in MENDS.items():
+        typer.echo(f"{name}: {mended}\n    released: {released}")
 
 
 def _summary(trained: Trained) -> None:

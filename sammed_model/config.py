@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from sammed_data.types import UsageError, nearest
+from sammed_model.mends import MENDS, Choices, Recipe
 
-Method = Literal["sam-med2d", "ft-sam", "all"]
-Recipe = Literal["mended", "released"]
+Method = Literal["sam-med2d", "ft-sam", "lora", "full"]
 Schedule = Literal["cosine", "step"]
 Control = Literal["none", "permuted"]
 Precision = Literal["fp32", "bf16"]
+Balanced = Literal["none", "dataset", "modality", "structure"]
+Augmentation = Literal["none", "light", "strong"]
 ValidationMode = Literal["bbox", "1pt", "3pt", "5pt"]
 
 MODELS = ("vit_tiny", "vit_b", "vit_l", "vit_h")
+GROUPS = ("encoder", "adapters", "prompt", "decoder")
 CLICKS = {"1pt": 1, "3pt": 3, "5pt": 5}
 _CHOICES: dict[str, tuple[str, ...]] = {
     "method": get_args(Method),
@@ -26,6 +29,8 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "schedule": get_args(Schedule),
     "control": get_args(Control),
     "precision": get_args(Precision),
+    "balance": get_args(Balanced),
+    "augment": get_args(Augmentation),
 }
 _AT_LEAST: dict[str, float] = {
     "batch_images": 1,
@@ -42,8 +47,45 @@ _AT_LEAST: dict[str, float] = {
     "validate_every": 1,
     "validation_images": 1,
     "cache_bytes": 0,
+    "cache_disk_bytes": 0,
+    "accumulate": 1,
+    "lora_rank": 1,
+    "patience": 1,
+    "save_every": 1,
 }
-_ABOVE_ZERO = ("lr", "minutes", "clip_norm")
+_ABOVE_ZERO = ("lr", "minutes", "clip_norm", "lora_alpha")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupSetting:
+    """How one group of parameters learns: factor on the rate, and decay (None = the run's)."""
+
+    lr: float = 1.0
+    decay: float | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> tuple[str, GroupSetting]:
+        """``adapters:lr=0.5:decay=0`` -> name and setting.
+
+        Raises:
+            ValueError: not of that form; a sentence.
+        """
+        name, *settings = text.split(":")
+        if name not in GROUPS:
+            raise ValueError(f"unknown parameter group {name!r}: {nearest(name, GROUPS)}")
+        values: dict[str, float] = {}
+        for setting in settings:
+            key, _, number = setting.partition("=")
+            try:
+                values[key] = float(number)
+            except ValueError:
+                values = {}
+            if not values or not values.keys() <= {"lr", "decay"} or not 0 <= values[key] < 1e9:
+                break
+        else:
+            if settings:
+                return name, cls(**values)
+        raise ValueError(f"--group wants NAME:lr=FACTOR:decay=NUMBER, found {text!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,13 +94,15 @@ class TrainConfig:
 
     Attributes:
         method: ``sam-med2d`` tunes adapters, prompt encoder and decoder; ``ft-sam`` the last two
-            on a frozen encoder; ``all`` everything (pre-training).
-        recipe: ``mended`` (one optimiser step per batch over the summed passes, loss per mask) or
-            ``released`` (a step per pass, loss pooled over the batch).
+            on a frozen encoder; ``lora`` these and low-rank parts of q and v; ``full`` everything.
+        recipe: ``mended`` or ``released``; they differ in the points of ``mends.MENDS``.
+        mends: of these, the ones that a released run has mended.
         model: family member; ``image_size`` None = its own.
         init: weight file to start from; ``auto`` = shipped with the package, ``random``.
         steps: optimiser batches; else ``epochs``; ``minutes`` ends a run early and then drives the
             schedule by the clock, which makes it unrepeatable.
+        batch_images, accumulate: a step learns from so many batches of so many images, as it would
+            from one large batch.
         masks_per_image: drawn without replacement (released: with).
         passes: first pass and decoder passes together.
         warmup: steps of linear warm-up.
@@ -67,6 +111,12 @@ class TrainConfig:
         modes: prompts validated; ``best`` = those whose mean Dice picks the checkpoint.
         workers: loader threads; 0 reads in the training thread.
         cache_bytes: decoded samples (and ft-sam's embeddings) kept in memory up to this each.
+        cache_embeddings: folder of a frozen encoder's embeddings, filled up to cache_disk_bytes.
+        groups: ``NAME:lr=FACTOR:decay=NUMBER`` of ``encoder, adapters, prompt, decoder``.
+        balance: equal shares for datasets, modalities or structures, as far as
+            ``balance_temperature`` says: 0 is the corpus as it is, 1 is equal.
+        patience: validations without a better one after which a run ends.
+        save_every: steps between states that a killed run continues from, besides validations.
     """
 
     method: Method = "sam-med2d"
@@ -97,6 +147,32 @@ class TrainConfig:
     validate_every: int | None = None
     validation_images: int = 48
     cache_bytes: int = 1 << 30
+    mends: tuple[str, ...] = ()
+    accumulate: int = 1
+    lora_rank: int = 8
+    lora_alpha: float = 16.0
+    groups: tuple[str, ...] = ()
+    balance: Balanced = "none"
+    balance_temperature: float = 1.0
+    augment: Augmentation = "none"
+    cache_embeddings: str | None = None
+    cache_disk_bytes: int = 50 << 30
+    patience: int | None = None
+    save_every: int | None = None
+
+    @property
+    def choices(self) -> Choices:
+        """Which of the released recipe's faults are mended."""
+        return Choices.of(self.recipe, self.mends)
+
+    @property
+    def recipe_name(self) -> str:
+        """For tables: ``mended recipe``, ``released recipe``, or that with the mends it has."""
+        return " + ".join([f"{self.recipe} recipe", *self.mends])
+
+    def group(self, name: str) -> GroupSetting:
+        """How a parameter group learns."""
+        return dict(GroupSetting.parse(text) for text in self.groups).get(name, GroupSetting())
 
     def __post_init__(self) -> None:
         problems = list(self._problems())
@@ -123,6 +199,30 @@ class TrainConfig:
             yield f"the best checkpoint is chosen by {self.best}, which must be among {self.modes}"
         if self.steps is not None and self.epochs is not None:
             yield "give --steps or --epochs, not both"
+        yield from self._combinations()
+
+    def _combinations(self) -> Iterator[str]:
+        for name in self.mends:
+            if name not in MENDS:
+                yield f"unknown mend {name!r}: {nearest(name, MENDS)}"
+        if self.mends and self.recipe == "mended":
+            yield "--mend mends points of --recipe released; the recipe mended has all of them"
+        elif self.accumulate > 1 and "one-step" not in self.choices:
+            yield (
+                "--accumulate needs one step a batch, --recipe released takes one a pass: "
+                "add --mend one-step, or train by the mended recipe"
+            )
+        if not 0 <= self.balance_temperature <= 1:
+            yield f"--balance-temperature must be from 0 to 1, found {self.balance_temperature}"
+        if self.cache_embeddings is not None and self.method != "ft-sam":
+            yield f"--cache-embeddings needs a frozen encoder (--method ft-sam), not {self.method}"
+        if self.cache_embeddings is not None and self.augment != "none":
+            yield "--cache-embeddings and --augment exclude each other: images would differ"
+        for text in self.groups:
+            try:
+                GroupSetting.parse(text)
+            except ValueError as err:
+                yield str(err)
 
     def save(self, path: Path) -> None:
         """Write as JSON."""

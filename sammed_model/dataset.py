@@ -32,6 +32,8 @@ class Batch:
         seeds_M: int64, one per drawn mask; every prompt derives from it.
         keys: names of the images (of the pixels, not of the masks under a permuted control).
         position: ``(epoch, batch)`` of this batch.
+        visit_seeds_B: int64, one a visit of an image; augmentation derives from it.
+        sided_B: bool, whether a mask is of a sided structure, so that mirroring would lie.
     """
 
     images_B3SS: Tensor
@@ -41,6 +43,8 @@ class Batch:
     seeds_M: Tensor
     keys: tuple[str, ...]
     position: Position = (0, 0)
+    visit_seeds_B: Tensor | None = None
+    sided_B: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device; seeds stay, they are cheap to draw from on the CPU."""
@@ -153,7 +157,7 @@ class Draw:
     replacement: bool = False
 
     def choose(self, sample_id: str, keys: Sequence[int], epoch: int) -> list[tuple[int, int]]:
-        """Mask keys of one image with their seeds."""
+        """Mask keys of one image with their seeds, in one visit of it (a number as of an epoch)."""
         if self.replacement:
             chosen = [
                 keys[int(hash_unit("mask", sample_id, epoch, n, self.seed) * len(keys))]

@@ -22,10 +22,14 @@ from torch import Tensor
 from sammed_data.corpus import VIEWS, Corpus, View
 from sammed_data.index import CorpusIndex
 from sammed_data.stream import Stream, StreamRow
+from sammed_model.balance import Balance
 from sammed_model.dataset import Batch, Draw, Position, prepare
 from sammed_model.frame import Preprocessing
+from sammed_model.prompts import prompt_seed
 
 _LOOK_AHEAD = 2
+# The first visit of an epoch has the number of the epoch; further ones are far from any epoch.
+_REPEAT_BIT = 32
 
 
 class TrainingSet:
@@ -38,6 +42,7 @@ class TrainingSet:
         images_N: row -> row whose image is used instead (the permuted control), or None.
         seed: of the order of an epoch.
         rank: this process among ``world``, each of which gets an equal part.
+        balance: how often each row is seen in an epoch; default once.
     """
 
     def __init__(
@@ -50,11 +55,19 @@ class TrainingSet:
         seed: int = 0,
         rank: int = 0,
         world: int = 1,
+        balance: Balance | None = None,
     ) -> None:
         self.corpus = corpus
         self.view = view
         self.images_N = images_N
-        self.stream = Stream(corpus, numbers_E=numbers_E, seed=seed, rank=rank, world=world)
+        self.stream = Stream(
+            corpus,
+            numbers_E=numbers_E,
+            seed=seed,
+            rank=rank,
+            world=world,
+            counts=None if balance is None else balance.counts,
+        )
         self._local = threading.local()
 
     def __len__(self) -> int:
@@ -69,6 +82,11 @@ class TrainingSet:
     def n_masks(self) -> int:
         """Masks kept by the view, of all ranks."""
         return int(self.index.kept_masks(self.view)[self.stream.numbers_E].sum())
+
+    @property
+    def n_patients(self) -> int:
+        """Patients of all ranks."""
+        return len(np.unique(self.index.rows_N["patient"][self.stream.numbers_E]))
 
     @property
     def datasets(self) -> list[str]:
@@ -159,11 +177,14 @@ class Loader:
             seeds_M=torch.tensor([s for p in parts for s in p.seeds], dtype=torch.int64),
             keys=tuple(p.key for p in parts),
             position=position,
+            visit_seeds_B=torch.tensor([p.visit_seed for p in parts], dtype=torch.int64),
+            sided_B=torch.tensor([p.sided for p in parts]),
         )
 
     def _sample(self, row: StreamRow) -> _Sample | None:
         keys = self.rows.index.mask_keys(row.number, self.rows.view)
-        chosen = self.draw.choose(row.sample_id, keys, row.epoch)
+        visit = row.epoch + (row.repeat << _REPEAT_BIT)
+        chosen = self.draw.choose(row.sample_id, keys, visit)
         masks_MHW = np.stack([row.mask_HW(key) for key, _ in chosen])
         image, key = self.rows.image(row)
         image_3SS, frame = prepare(self.preprocessing, masks_MHW.shape[1:], image)
@@ -179,6 +200,8 @@ class Loader:
             valid_11SS=frame.masks_to_model(valid_HW[None]),
             seeds=[seed for (_, seed), kept in zip(chosen, seen.tolist(), strict=True) if kept],
             key=key,
+            visit_seed=prompt_seed(row.sample_id, 0, "augment", visit, self.draw.seed),
+            sided=any(row.sided(key) for key, _ in chosen),
         )
 
 
@@ -189,3 +212,5 @@ class _Sample:
     valid_11SS: Tensor
     seeds: list[int]
     key: str
+    visit_seed: int
+    sided: bool

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sammed_data.types import ModelError
-from sammed_model.config import TrainConfig
+from sammed_model.config import GROUPS, TrainConfig
 
 # Fractions of the run at which the paper's step schedule halves (epochs 7 and 10 of 12).
 _HALVE_AT = (7 / 12, 10 / 12)
@@ -22,18 +22,33 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
+def group_of(name: str) -> str:
+    """Parameter group by name: ``encoder``, ``adapters`` (LoRA too), ``prompt`` or ``decoder``."""
+    if name.startswith("image_encoder."):
+        return "adapters" if ".adapter." in name or ".lora_" in name else "encoder"
+    return "prompt" if name.startswith("prompt_encoder.") else "decoder"
+
+
 def make_optimiser(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW over what learns; vectors (biases, norms, tokens) are not decayed.
+    """AdamW over what learns, in groups; vectors (biases, norms) are not decayed.
 
     The released recipe is Adam without decay.
     """
-    decay = 0.0 if config.recipe == "released" else config.weight_decay
-    parameters = trainable(model).values()
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr)
+    decay = config.weight_decay if "decay" in config.choices else 0.0
+    groups = []
+    for name in GROUPS:
+        setting = config.group(name)
+        own = decay if setting.decay is None else setting.decay
+        found = [p for n, p in trainable(model).items() if group_of(n) == name]
+        for some, rate in (
+            ([p for p in found if p.ndim > 1], own),
+            ([p for p in found if p.ndim <= 1], 0.0),
+        ):
+            if some:
+                groups.append(
+                    {"params": some, "weight_decay": rate, "factor": setting.lr, "name": name}
+                )
+    return torch.optim.AdamW(groups, lr=config.lr)
 
 
 def learning_rate(config: TrainConfig, step: int, progress: float) -> float:
@@ -54,7 +69,7 @@ def learning_rate(config: TrainConfig, step: int, progress: float) -> float:
 def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
     """Use this learning rate from now on."""
     for group in optimiser.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["factor"]
 
 
 def training_state(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:

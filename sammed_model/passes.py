@@ -2,8 +2,8 @@
 
 Pass 0 gives a box or one point. Later passes give 1, 3, 5 or 9 points in the error of the last
 prediction, replacing the points before, plus the last low-res mask; one pass in between and the
-last get that mask alone. Recipe ``mended`` decides box or point and the number of points for each
-mask by its seed, ``released`` once for the batch.
+last get that mask alone. What is decided for each mask (mended) is decided by its seed, what for
+the whole batch (released) by the number of the step, on which all parts of a step agree.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from sammed_model import prompts
-from sammed_model.config import Recipe
 from sammed_model.dataset import Batch, hash_unit
+from sammed_model.mends import Choices
 from sammed_model.sam import SamModel
 from sammed_model.types import Prompts
 
@@ -45,14 +45,16 @@ class Session:
 
     Args:
         batch: on the model's device.
-        recipe: who decides: each mask or the batch.
+        choices: which mends the simulated user has.
         passes: how many there will be.
+        step: of the run; the same for all parts of a step.
     """
 
-    def __init__(self, batch: Batch, recipe: Recipe, passes: int) -> None:
+    def __init__(self, batch: Batch, choices: Choices, passes: int, step: int = 0) -> None:
         self.batch = batch
-        self.released = recipe == "released"
+        self.choices = choices
         self.passes = passes
+        self.step = step
         self._valid_M = batch.valid_B1SS[batch.image_index_M, 0]
         # Decisions are drawn on the CPU: the device need not be waited for.
         counts = self._draw(_COUNT).mul(len(CLICK_COUNTS)).long()
@@ -65,8 +67,8 @@ class Session:
     def _draw(self, stream: int) -> Tensor:
         """One number in (0, 1) for each mask, or the same one for all (released)."""
         seeds = self.batch.seeds_M
-        if self.released:
-            seeds = seeds[:1].expand_as(seeds)
+        if "mask-draws" not in self.choices:
+            seeds = torch.full_like(seeds, prompts.prompt_seed("step", 0, "train", self.step, 0))
         return prompts.uniform(prompts.derive_seeds(seeds, stream), 1)[:, 0]
 
     def _passes_alone(self) -> set[int]:
@@ -75,7 +77,7 @@ class Session:
         if last < _MANY:
             return {last} if last > 1 else set()
         # Drawn for the step, not from its masks: parts of one step must agree.
-        return {last, 2 + int(hash_unit("alone", *self.batch.position) * (last - 2))}
+        return {last, 2 + int(hash_unit("alone", self.step) * (last - 2))}
 
     def _on_device(self, index: Tensor) -> Tensor:
         return index.to(self.batch.masks_M1SS.device)
@@ -93,10 +95,13 @@ class Session:
 
     def _boxes(self, index: Tensor) -> Group:
         masks = self.batch.masks_M1SS[index, 0]
-        tight = prompts.tight_boxes(masks, largest_component=self.released)
+        tight = prompts.tight_boxes(masks, largest_component="whole-box" not in self.choices)
         size = (masks.shape[1], masks.shape[2])
         boxes = prompts.jitter_boxes(
-            tight, self._seeds(index, _CORNERS), size, released=self.released
+            tight,
+            self._seeds(index, _CORNERS),
+            size,
+            released="box-jitter" not in self.choices,
         )
         return Group(index_M=index, prompts=self._prompts(index, boxes_M4=boxes))
 
@@ -119,8 +124,10 @@ class Session:
             alone = Prompts(image_index_M=everything, mask_M1hw=feedback_M1hw)
             return [Group(index_M=None, prompts=alone)]
         truth = self.batch.masks_M1SS[:, 0]
-        # Outside the image and where the corpus says 'ignore' there is no error to click on.
-        predicted = torch.where(self._valid_M, logits_M1SS[:, 0] > 0, truth)
+        predicted = logits_M1SS[:, 0] > 0
+        if "inside-clicks" in self.choices:
+            # Outside the image and where the corpus says 'ignore' there is no error to click on.
+            predicted = torch.where(self._valid_M, predicted, truth)
         groups = []
         for count, index in self._counts:
             if len(index):

@@ -74,6 +74,8 @@ class Progress:
         base_sha256: digest of the weights the run started from.
         corpus_sha256: content of the corpus it learns from; empty in states of older runs.
         log_bytes: length of the log that belongs to this state.
+        stale: validations since the best one.
+        images, masks: seen so far.
     """
 
     step: int = 0
@@ -86,6 +88,9 @@ class Progress:
     base_sha256: str = ""
     corpus_sha256: str = ""
     log_bytes: int = 0
+    stale: int = 0
+    images: int = 0
+    masks: int = 0
 
 
 class RunFolder:

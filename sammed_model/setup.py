@@ -8,16 +8,21 @@ from typing import Protocol
 
 import torch
 
-from sammed_data.corpus import Corpus
+from sammed_data.corpus import VIEWS, Corpus
 from sammed_data.types import ModelError, UsageError, nearest
-from sammed_model.adapters import add_adapters, drop_adapters, train_only
+from sammed_model.adapters import add_adapters, drop_adapters, leave_prompts, train_only
+from sammed_model.advice import advice_on_size
+from sammed_model.balance import Balance
 from sammed_model.checkpoint import load_model, weight_digest
 from sammed_model.config import TrainConfig
 from sammed_model.control import permute_images
 from sammed_model.dataset import Draw, Samples
 from sammed_model.device import choose_device
+from sammed_model.embeddings import Embedder, EmbeddingFolder
 from sammed_model.feed import Loader, TrainingSet
 from sammed_model.frame import Preprocessing
+from sammed_model.lora import add_lora
+from sammed_model.meter import Meter
 from sammed_model.optim import load_training_state, make_optimiser, trainable
 from sammed_model.runs import Progress, RunFolder, create_run
 from sammed_model.sam import SamModel, build_sam, spec_for
@@ -64,6 +69,8 @@ class Run:
         held_out: what validation scores.
         total_steps: length of the schedule, None where the clock alone limits it.
         base: where the weights came from (``init``, ``path``, ``digest``), and ``corpus``.
+        embedder, held_embedder: of training and of validation, which is always float32.
+        meter: of the time of stages.
     """
 
     config: TrainConfig
@@ -76,10 +83,19 @@ class Run:
     total_steps: int | None
     report: Reporter
     base: dict[str, str]
+    embedder: Embedder
+    held_embedder: Embedder
+    meter: Meter
 
 
 def set_up(
-    root: Path, config: TrainConfig, runs: Path, resume: Path | None, report: Reporter
+    root: Path,
+    config: TrainConfig,
+    runs: Path,
+    resume: Path | None,
+    report: Reporter,
+    *,
+    profile: bool = False,
 ) -> Run:
     """Open the corpus, make the model, and the run's folder or its state.
 
@@ -100,6 +116,8 @@ def set_up(
     model, base = _model(config, report)
     loader = _loader(corpus, chosen, config, model)
     optimiser = make_optimiser(model, config)
+    keeps = config.augment == "none"  # an augmented image is never seen again
+    embedder = _embedder(config, model, config.precision, config.cache_bytes if keeps else 0)
     config = replace(config, init=base["init"])
     folder = RunFolder(resume or create_run(runs, config.method))
     progress = _resume(folder, model, optimiser, base["digest"], corpus) if resume else None
@@ -107,6 +125,8 @@ def set_up(
         config.save(folder.config)
         progress = Progress(base_sha256=base["digest"], corpus_sha256=corpus.content_hash)
     _describe(loader.rows, held_out, model, report)
+    for advice in advice_on_size(loader.rows.n_patients, model, config.method):
+        report.note(advice)
     return Run(
         config=config,
         folder=folder,
@@ -118,7 +138,18 @@ def set_up(
         total_steps=_total_steps(config, loader),
         report=report,
         base=base | {"corpus": corpus.content_hash},
+        embedder=embedder,
+        held_embedder=_embedder(config, model, "fp32", config.cache_bytes),
+        meter=Meter(model.device, on=profile),
     )
+
+
+def _embedder(config: TrainConfig, model: SamModel, precision: str, room: int) -> Embedder:
+    folder = None
+    if config.cache_embeddings is not None:
+        root = Path(config.cache_embeddings)
+        folder = EmbeddingFolder(root, model, precision, config.cache_disk_bytes)
+    return Embedder(model, room, folder)
 
 
 def _held_out(corpus: Corpus, chosen: Selection, config: TrainConfig) -> Samples:
@@ -152,13 +183,17 @@ def _model(config: TrainConfig, report: Reporter) -> tuple[SamModel, dict[str, s
     digest = weight_digest(model)
     adapted = model.spec.adapters != "none"
     if config.method == "sam-med2d" and not adapted:
-        add_adapters(model, zero_init=config.recipe == "mended", seed=config.seed)
+        add_adapters(model, zero_init="quiet-adapters" in config.choices, seed=config.seed)
+    if config.method == "lora":
+        add_lora(model, rank=config.lora_rank, alpha=config.lora_alpha, seed=config.seed)
     if config.method == "ft-sam" and adapted:
         report.note("the start has adapters: ft-sam drops them")
         drop_adapters(model)
-    if config.recipe == "released":
+    if "aspect" not in config.choices:
         model.preprocessing = Preprocessing.named("released", model.spec.image_size)
     train_only(model, config.method)
+    if "prompt-encoder" not in config.choices:
+        leave_prompts(model)
     model.fast = config.fast
     return model.to(device), {"init": init, "path": str(path), "digest": digest}
 
@@ -205,10 +240,23 @@ def _loader(corpus: Corpus, chosen: Selection, config: TrainConfig, model: SamMo
     draw = Draw(
         masks_per_image=config.masks_per_image,
         seed=config.seed,
-        replacement=config.recipe == "released",
+        replacement="distinct-masks" not in config.choices,
+    )
+    balance = None
+    if config.balance != "none":
+        balance = Balance.of(
+            chosen.index,
+            chosen.training_E,
+            config.balance,
+            temperature=config.balance_temperature,
+            view=VIEWS["sam-med2d"],
+            seed=config.seed,
+        )
+    rows = TrainingSet(
+        corpus, chosen.training_E, images_N=images_N, seed=config.seed, balance=balance
     )
     return Loader(
-        TrainingSet(corpus, chosen.training_E, images_N=images_N, seed=config.seed),
+        rows,
         model.preprocessing,
         batch_images=config.batch_images,
         draw=draw,
@@ -247,7 +295,7 @@ def _total_steps(config: TrainConfig, loader: Loader) -> int | None:
         return config.steps
     if config.epochs is None and config.minutes is not None:
         return None
-    return (config.epochs or 12) * loader.batches_per_epoch
+    return -(-(config.epochs or 12) * loader.batches_per_epoch // config.accumulate)
 
 
 def _describe(training: TrainingSet, held_out: Samples, model: SamModel, report: Reporter) -> None:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
 
+from sammed_model.augment import augment
 from sammed_model.config import TrainConfig
 from sammed_model.dataset import Batch
+from sammed_model.embeddings import Embedder, precision_of
 from sammed_model.losses import interactive_loss
+from sammed_model.meter import Meter
 from sammed_model.optim import learning_rate, make_optimiser, set_rate, trainable
 from sammed_model.passes import Session, predictions
 from sammed_model.runs import Progress
@@ -24,7 +28,7 @@ _SURELY_BACKGROUND = -20.0
 
 @dataclass(frozen=True, kw_only=True)
 class StepResult:
-    """What one batch gave: losses are means over its passes.
+    """What one step gave: losses are means over its passes.
 
     Attributes:
         first: loss of the first pass, the one that trains the adapters.
@@ -43,41 +47,20 @@ class StepResult:
     position: tuple[int, int]
 
 
-class Embedder:
-    """Embeddings of images: with a graph if the encoder learns, else computed once and kept.
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What learns, how, and who watches."""
 
-    Args:
-        model: whose ``requires_grad`` flags are already set.
-        cache_bytes: kept up to this size.
-    """
+    model: SamModel
+    config: TrainConfig
+    optimiser: torch.optim.Optimizer
+    embedder: Embedder
+    meter: Meter
 
-    def __init__(self, model: SamModel, cache_bytes: int) -> None:
-        self.model = model
-        self.learns = any(p.requires_grad for p in model.image_encoder.parameters())
-        self._room = cache_bytes
-        self._cache: dict[str, Tensor] = {}
-
-    def __call__(self, batch: Batch) -> Tensor:
-        """(B, C, h, w) embeddings of the batch's images."""
-        if self.learns:
-            return self.model.encode(batch.images_B3SS)
-        missing = [i for i, key in enumerate(batch.keys) if key not in self._cache]
-        # One image at a time on the CPU: the last bits must not depend on its company, or a
-        # resumed run, which starts with an empty cache, would differ.
-        chunk = 1 if batch.images_B3SS.device.type == "cpu" else max(1, len(missing))
-        fresh: dict[str, Tensor] = {}
-        with torch.no_grad():
-            for first in range(0, len(missing), chunk):
-                index = missing[first : first + chunk]
-                made = self.model.encode(batch.images_B3SS[index])
-                fresh |= {batch.keys[i]: e for i, e in zip(index, made.unbind(), strict=True)}
-        together = torch.stack([fresh.get(k, self._cache.get(k)) for k in batch.keys])  # type: ignore[misc]
-        for key, value in fresh.items():
-            size = value.numel() * value.element_size()
-            if size <= self._room:
-                self._room -= size
-                self._cache[key] = value.clone()
-        return together
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.model.device
 
 
 def train_on_batches(
@@ -88,44 +71,57 @@ def train_on_batches(
     total_steps: int | None,
     progress: Progress | None = None,
     optimiser: torch.optim.Optimizer | None = None,
+    embedder: Embedder | None = None,
+    meter: Meter | None = None,
 ) -> Iterator[StepResult]:
-    """Learn from batches until the run is done; yields after each, when all state is consistent.
+    """Learn from batches until the run is done; yields after each step, all state consistent.
 
     Args:
         model: on its device, with ``requires_grad`` set on what learns.
-        batches: on any device; as many as needed are taken.
+        batches: on any device; as many as needed are taken, ``config.accumulate`` a step.
         config: of the run; its ``minutes`` count over all resumptions.
         total_steps: length of the schedule, None if only ``minutes`` limit it.
         progress: where to continue; updated in place.
         optimiser: with its state; default a new one.
+        embedder: with what it has kept; default a new one.
+        meter: of the time of stages.
     """
     progress = progress or Progress()
-    optimiser = optimiser or make_optimiser(model, config)
-    embedder = Embedder(model, config.cache_bytes)
-    device = next(model.parameters()).device
+    room = config.cache_bytes if config.augment == "none" else 0
+    work = Work(
+        model=model,
+        config=config,
+        optimiser=optimiser or make_optimiser(model, config),
+        embedder=embedder or Embedder(model, room),
+        meter=meter or Meter(),
+    )
+    learn = _one_step if "one-step" in config.choices else _step_a_pass
     source = iter(batches)
     while (done := done_fraction(config, progress, total_steps)) < 1:
         began = time.monotonic()
-        batch = next(source).to(device)
+        with work.meter.stage("load"):
+            parts = list(islice(source, config.accumulate))
+        if not parts:
+            return
         rate = learning_rate(config, progress.step, done)
-        set_rate(optimiser, rate)
-        learn = _learn_released if config.recipe == "released" else _learn_mended
-        losses, gradient = learn(model, batch, config, optimiser, embedder)
+        set_rate(work.optimiser, rate)
+        losses, gradient = learn(work, parts, progress.step)
         values = losses.tolist()
         seconds = time.monotonic() - began
         progress.step += 1
-        progress.next_position = (batch.position[0], batch.position[1] + 1)
+        last = parts[-1].position
+        progress.next_position = (last[0], last[1] + 1)
         progress.seconds += seconds
         yield StepResult(
             loss=sum(values) / len(values),
             first=values[0],
             last=values[-1],
             rate=rate,
-            gradient=gradient,
-            images=len(batch.keys),
-            masks=len(batch.masks_M1SS),
+            gradient=float(gradient),
+            images=sum(len(part.keys) for part in parts),
+            masks=sum(len(part.masks_M1SS) for part in parts),
             seconds=seconds,
-            position=batch.position,
+            position=parts[0].position,
         )
 
 
@@ -136,87 +132,114 @@ def done_fraction(config: TrainConfig, progress: Progress, total_steps: int | No
     return max(by_steps, by_clock)
 
 
-def _precision(config: TrainConfig, device: torch.device) -> torch.autocast | nullcontext[None]:
-    if config.precision == "bf16":
-        return torch.autocast(device.type, torch.bfloat16)
-    return nullcontext()
-
-
-def _learn_mended(
-    model: SamModel,
-    batch: Batch,
-    config: TrainConfig,
-    optimiser: torch.optim.Optimizer,
-    embedder: Embedder,
-) -> tuple[Tensor, float]:
-    """One optimiser step for the mean loss of all passes.
+def _one_step(work: Work, parts: list[Batch], step: int) -> tuple[Tensor, Tensor | float]:
+    """One optimiser step for the mean loss of all passes over all parts.
 
     Passes do not share a graph beyond the embedding, so each runs backward at once, into the
     decoder and into a leaf that stands for the embedding; the encoder's backward runs once, with
     the leaf's summed gradient. That is the gradient of the sum, for the memory of one pass.
+    Each part's loss is its sum over masks by the number of masks of all parts: what they add up to
+    is the loss of one large batch.
     """
-    session = Session(batch, config.recipe, config.passes)
-    optimiser.zero_grad(set_to_none=True)
-    losses = []
-    with _precision(config, batch.images_B3SS.device):
-        embedding = embedder(batch)
-        leaf = embedding.detach().float().requires_grad_(embedder.learns)
-        for logits, iou in predictions(model, leaf, session):
-            loss = _loss(batch, logits, iou, pooled=False)
-            torch.autograd.backward(loss / config.passes)
-            losses.append(loss.detach())
-    if embedder.learns:
-        _backward_encoder(embedding, leaf)
-    gradient = nn.utils.clip_grad_norm_(trainable(model).values(), config.clip_norm)
-    optimiser.step()
-    return torch.stack(losses), float(gradient)
+    total = sum(len(part.masks_M1SS) for part in parts)
+    work.optimiser.zero_grad(set_to_none=True)
+    losses = torch.zeros(work.config.passes, device=work.device)
+    for part in parts:
+        batch = _prepared(work, part)
+        embedding = _embedding(work, batch)
+        leaf = embedding.detach().float().requires_grad_(work.embedder.learns)
+        for number, prediction in enumerate(_passes(work, batch, leaf, step)):
+            with work.meter.stage("loss"):
+                loss = _loss(work.config, batch, *prediction, n_masks=total)
+            with work.meter.stage("backward"):
+                torch.autograd.backward(loss / work.config.passes)
+            losses[number] += loss.detach()
+        _backward_encoder(work, embedding, leaf)
+    with work.meter.stage("optimiser"):
+        gradient = _clip(work)
+        work.optimiser.step()
+    return losses, gradient
 
 
-def _learn_released(
-    model: SamModel,
-    batch: Batch,
-    config: TrainConfig,
-    optimiser: torch.optim.Optimizer,
-    embedder: Embedder,
-) -> tuple[Tensor, float]:
-    """An optimiser step after each pass; after the first one the decoder alone learns."""
-    session = Session(batch, config.recipe, config.passes)
-    losses = []
-    with _precision(config, batch.images_B3SS.device):
-        embedding = embedder(batch)
-        leaf = embedding.detach().float().requires_grad_(embedder.learns)
-        steps = predictions(model, leaf, session)
-        losses.append(_released_pass(batch, next(steps), optimiser))
-        if embedder.learns:
-            _backward_encoder(embedding, leaf)
+def _step_a_pass(work: Work, parts: list[Batch], step: int) -> tuple[Tensor, Tensor | float]:
+    """An optimiser step after each pass; after the first one the encoder rests."""
+    batch = _prepared(work, parts[0])
+    # With 'none', what has no gradient rests; with zeros, its momentum goes on moving it.
+    rests = "fresh-momentum" in work.config.choices
+    work.optimiser.zero_grad(set_to_none=rests)
+    if not rests:
+        _zeros_where_moments_are(work.optimiser)
+    embedding = _embedding(work, batch)
+    leaf = embedding.detach().float().requires_grad_(work.embedder.learns)
+    losses: list[Tensor] = []
+    gradient: Tensor | float = 0.0
+    for number, prediction in enumerate(_passes(work, batch, leaf, step)):
+        with work.meter.stage("loss"):
+            loss = _loss(work.config, batch, *prediction)
+        with work.meter.stage("backward"):
+            torch.autograd.backward(loss)
+        losses.append(loss.detach())
+        if number == 0:
+            _backward_encoder(work, embedding, leaf)
             leaf.requires_grad_(False)
-        optimiser.step()
-        with _frozen(model.prompt_encoder):
-            for prediction in steps:
-                losses.append(_released_pass(batch, prediction, optimiser))
-                optimiser.step()
-    optimiser.zero_grad(set_to_none=True)
-    return torch.stack(losses), 0.0
+        with work.meter.stage("optimiser"):
+            norm = _clip(work)
+            gradient = gradient if number else norm
+            work.optimiser.step()
+            work.optimiser.zero_grad(set_to_none=rests)
+    return torch.stack(losses), gradient
 
 
-def _backward_encoder(embedding: Tensor, leaf: Tensor) -> None:
-    if leaf.grad is not None:
-        torch.autograd.backward(embedding, leaf.grad.to(embedding.dtype))
+def _zeros_where_moments_are(optimiser: torch.optim.Optimizer) -> None:
+    """What ``zero_grad`` leaves in a run that was never interrupted."""
+    for parameter in optimiser.state:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
 
 
-def _released_pass(
-    batch: Batch, prediction: tuple[Tensor, Tensor], optimiser: torch.optim.Optimizer
-) -> Tensor:
-    optimiser.zero_grad(set_to_none=True)
-    loss = _loss(batch, *prediction, pooled=True)
-    torch.autograd.backward(loss)
-    return loss.detach()
+def _prepared(work: Work, part: Batch) -> Batch:
+    with work.meter.stage("augment"):
+        return augment(part.to(work.device), work.config.augment)
+
+
+def _embedding(work: Work, batch: Batch) -> Tensor:
+    with work.meter.stage("encode"), precision_of(work.config, work.device):
+        return work.embedder(batch)
+
+
+def _passes(work: Work, batch: Batch, leaf: Tensor, step: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Predictions of each pass; without the mend, the prompt encoder learns in the first alone."""
+    session = Session(batch, work.config.choices, work.config.passes, step)
+    source = predictions(work.model, leaf, session)
+    for number in range(work.config.passes):
+        rests = number > 0 and "prompt-encoder" not in work.config.choices
+        with (
+            work.meter.stage("decode"),
+            precision_of(work.config, work.device),
+            _frozen(work.model.prompt_encoder, rests),
+        ):
+            prediction = next(source)
+        yield prediction
+
+
+def _backward_encoder(work: Work, embedding: Tensor, leaf: Tensor) -> None:
+    if work.embedder.learns and leaf.grad is not None:
+        with work.meter.stage("backward"):
+            torch.autograd.backward(embedding, leaf.grad.to(embedding.dtype))
+        leaf.grad = None
+
+
+def _clip(work: Work) -> Tensor | float:
+    """Gradient norm before clipping, not waited for; 0 where the recipe does not clip."""
+    if "clip" not in work.config.choices:
+        return 0.0
+    return nn.utils.clip_grad_norm_(trainable(work.model).values(), work.config.clip_norm)
 
 
 @contextmanager
-def _frozen(module: nn.Module) -> Iterator[None]:
+def _frozen(module: nn.Module, yes: bool) -> Iterator[None]:
     """No gradient for a module's parameters within."""
-    learning = [p for p in module.parameters() if p.requires_grad]
+    learning = [p for p in module.parameters() if p.requires_grad] if yes else []
     for parameter in learning:
         parameter.requires_grad_(False)
     try:
@@ -226,11 +249,21 @@ def _frozen(module: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def _loss(batch: Batch, logits_M1SS: Tensor, iou_M: Tensor, *, pooled: bool) -> Tensor:
-    """Loss of one pass; outside the image and on 'ignore' only the released recipe counts."""
+def _loss(
+    config: TrainConfig,
+    batch: Batch,
+    logits_M1SS: Tensor,
+    iou_M: Tensor,
+    *,
+    n_masks: int | None = None,
+) -> Tensor:
+    """Loss of one pass, of ``n_masks`` masks that it is part of."""
     truth = batch.masks_M1SS
-    if not pooled:
+    if "valid-loss" in config.choices:
         valid = batch.valid_B1SS[batch.image_index_M]
         logits_M1SS = logits_M1SS.masked_fill(~valid, _SURELY_BACKGROUND)
         truth = truth & valid
-    return interactive_loss(logits_M1SS, truth, iou_M, pooled=pooled)
+    if "mask-loss" in config.choices:
+        return interactive_loss(logits_M1SS, truth, iou_M, pooled=False, n_masks=n_masks)
+    share = len(truth) / n_masks if n_masks else 1.0
+    return share * interactive_loss(logits_M1SS, truth, iou_M, pooled=True)

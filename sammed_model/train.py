@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import time
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from sammed_data.types import InterruptedRun
-from sammed_model.checkpoint import save_model, save_trained, weight_digest
+from sammed_model.checkpoint import save_model, save_trained
 from sammed_model.config import TrainConfig
+from sammed_model.lora import merge_lora
+from sammed_model.manifest import manifest
 from sammed_model.optim import trainable, training_state
+from sammed_model.profiling import profile_lines
 from sammed_model.runs import write_json
 from sammed_model.setup import Reporter, Run, Silent, set_up
 from sammed_model.step import StepResult, done_fraction, train_on_batches
+from sammed_model.tensorboard import TensorBoard, require_tensorboard
 from sammed_model.validate import Validation, validate
 
 _VALIDATIONS = 4
@@ -54,6 +57,8 @@ def train(
     resume: Path | None = None,
     report: Reporter | None = None,
     should_stop: Callable[[], bool] = lambda: False,
+    profile: bool = False,
+    tensorboard: bool = False,
 ) -> Trained:
     """Train on a corpus and leave a numbered run folder.
 
@@ -64,13 +69,23 @@ def train(
         resume: folder of an unfinished run to continue.
         report: who is told.
         should_stop: asked after each step; True saves the state and raises.
+        profile: measure the time of stages, and report them at the end.
+        tensorboard: write scalars beside the log.
 
     Raises:
         InterruptedRun: asked to stop; ``resume`` continues bit for bit on CPU.
         CorpusError: nothing to train on.
     """
-    run = set_up(corpus_root, config, runs, resume, report or Silent())
+    if tensorboard:
+        require_tensorboard()
+    run = set_up(corpus_root, config, runs, resume, report or Silent(), profile=profile)
+    if tensorboard:
+        run = replace(run, report=TensorBoard(run.folder.path, run.progress.step, run.report))
+    before = replace(run.progress)
     _fit(run, should_stop)
+    if profile:
+        for line in profile_lines(run, before):
+            run.report.note(line)
     return _finish(run)
 
 
@@ -90,15 +105,23 @@ def _fit(run: Run, should_stop: Callable[[], bool]) -> None:
             total_steps=run.total_steps,
             progress=run.progress,
             optimiser=run.optimiser,
+            embedder=run.embedder,
+            meter=run.meter,
         )
         before = done_fraction(run.config, run.progress, run.total_steps)
         for result in steps:
             done = done_fraction(run.config, run.progress, run.total_steps)
+            run.progress.images += result.images
+            run.progress.masks += result.masks
             run.report.step(result, run.progress, done)
             run.folder.log(step=run.progress.step, **_rounded(result))
-            if _due(run, before, done):
+            validated = _due(run, before, done)
+            if validated:
                 _validate(run)
+            if validated or _due_to_save(run):
                 _save_state(run)
+            if _patience_is_over(run):
+                break
             if done < 1 and should_stop():
                 _save_state(run)
                 raise InterruptedRun(
@@ -120,15 +143,38 @@ def _due(run: Run, before: float, done: float) -> bool:
     return int(before * _VALIDATIONS) < int(done * _VALIDATIONS)
 
 
+def _due_to_save(run: Run) -> bool:
+    every = run.config.save_every
+    return every is not None and run.progress.step % every == 0
+
+
+def _patience_is_over(run: Run) -> bool:
+    """Whether so many validations were no better that the run ends; says so."""
+    patience = run.config.patience
+    if patience is None or run.progress.stale < patience:
+        return False
+    run.report.note(
+        f"stopped early: {patience} validations without a better mean of "
+        f"{', '.join(run.config.best)} than after step {run.progress.best_step}"
+    )
+    return True
+
+
 def _validate(run: Run) -> Validation:
     """Score the held-out patients and keep the weights if they are the best so far."""
     found = validate(
-        run.model, run.held_out, run.config.modes, masks_per_image=run.config.masks_per_image
+        run.model,
+        run.held_out,
+        run.config.modes,
+        masks_per_image=run.config.masks_per_image,
+        embed=None if run.embedder.learns else run.held_embedder.embed,
     )
     dice = {mode: round(value, 6) for mode, value in found.dice.items()}
     run.folder.log(step=run.progress.step, validation=dice, masks=found.n_masks)
     mean = found.mean(run.config.best)
+    run.progress.stale += 1
     if mean > run.progress.best:
+        run.progress.stale = 0
         run.progress.best, run.progress.best_dice = mean, dice
         run.progress.best_step = run.progress.step
         run.folder.save_best(trainable(run.model))
@@ -160,42 +206,20 @@ def _finish(run: Run) -> Trained:
     with torch.no_grad():
         for name, parameter in trainable(run.model).items():
             parameter.copy_(best[name])
-    recipe = "tiny" if run.model.spec.name == "vit_tiny" else f"{run.config.recipe} recipe"
-    save_model(run.model, run.folder.model, recipe=recipe)
+    recipe = "tiny" if run.model.spec.name == "vit_tiny" else run.config.recipe_name
     if run.base["init"] != "random":
+        low_rank = {"rank": run.config.lora_rank, "alpha": run.config.lora_alpha}
         save_trained(
             run.model,
             run.folder.trained,
             run.base["digest"],
             base_path=Path(run.base["path"]).resolve(),
             recipe=recipe,
+            extra={"lora": json.dumps(low_rank)} if run.config.method == "lora" else None,
         )
-    rows = run.loader.rows
-    write_json(
-        run.folder.record,
-        {
-            "method": run.config.method,
-            "model": run.model.spec.name,
-            "recipe": recipe,
-            "control": run.config.control,
-            "corpus_sha256": run.base["corpus"],
-            "init": run.base["init"],
-            "base_sha256": run.base["digest"],
-            "weights_sha256": weight_digest(run.model),
-            "datasets": rows.datasets,
-            "images": len(rows),
-            "masks": rows.n_masks,
-            "steps": run.progress.step,
-            "seconds": round(run.progress.seconds, 2),
-            "start_dice": run.progress.start,
-            "best_dice": run.progress.best_dice,
-            "best_step": run.progress.best_step,
-            "best_modes": list(run.config.best),
-            "code_version": _code_version(),
-            "torch": torch.__version__,
-            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        },
-    )
+    merge_lora(run.model)
+    save_model(run.model, run.folder.model, recipe=recipe)
+    write_json(run.folder.record, manifest(run, recipe))
     run.folder.drop_state()
     return Trained(
         folder=run.folder.path,
@@ -207,10 +231,3 @@ def _finish(run: Run) -> Trained:
         steps=run.progress.step,
         seconds=run.progress.seconds,
     )
-
-
-def _code_version() -> str:
-    try:
-        return version("sammed")
-    except PackageNotFoundError:  # run from a folder that was not installed
-        return "unknown"

@@ -135,7 +135,7 @@ def moved_by_a_step(model, x):
     return {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
 
 
-@pytest.mark.parametrize("method", ["sam-med2d", "ft-sam", "all"])
+@pytest.mark.parametrize("method", ["sam-med2d", "ft-sam", "full"])
 def test_a_method_trains_its_parts_and_nothing_else(plain, x, method):
     add_adapters(plain, zero_init=False)
     names = set(train_only(plain, method))
@@ -145,12 +145,12 @@ def test_a_method_trains_its_parts_and_nothing_else(plain, x, method):
     adapters = {n for n in names if ".adapter." in n}
     encoder = {n for n in names if n.startswith("image_encoder.")}
     assert bool(adapters) is (method != "ft-sam")
-    assert encoder == adapters or method == "all"
+    assert encoder == adapters or method == "full"
     # What the published code never trained: the prompt encoder's own embeddings.
     prompt = {n for n in names if n.startswith("prompt_encoder.")}
     assert prompt <= moved
     assert any(n.startswith("mask_decoder.transformer.") for n in moved)
-    assert plain.kind == ("sam" if method == "all" else method)
+    assert plain.kind == ("sam" if method == "full" else method)
 
 
 def test_parts_are_chosen_by_object_not_by_name(plain):

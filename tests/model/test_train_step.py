@@ -11,10 +11,14 @@ from tiny_corpus import write_corpus
 from sammed_data.corpus import Corpus, View
 from sammed_data.index import open_index
 from sammed_model import passes, step
-from sammed_model.adapters import add_adapters, train_only
+from sammed_model.adapters import add_adapters, leave_prompts, train_only
 from sammed_model.config import TrainConfig
 from sammed_model.dataset import Draw
+from sammed_model.embeddings import Embedder
 from sammed_model.feed import Loader, TrainingSet
+from sammed_model.lora import add_lora
+from sammed_model.mends import Choices
+from sammed_model.meter import Meter
 from sammed_model.optim import learning_rate, make_optimiser, trainable
 from sammed_model.sam import build_sam, spec_for
 
@@ -24,10 +28,26 @@ def corpus(tmp_path_factory):
     return Corpus(write_corpus(tmp_path_factory.mktemp("corpus"), patients={"train": 2}))
 
 
+MENDED = Choices.of("mended")
+
+
+def work_of(model, config):
+    """A step that moves nothing: gradients stay to be looked at."""
+    return step.Work(
+        model=model,
+        config=config,
+        optimiser=torch.optim.SGD(trainable(model).values(), lr=0.0),
+        embedder=Embedder(model, 0),
+        meter=Meter(),
+    )
+
+
 def small(method: str):
     model = build_sam(spec_for("vit_tiny", image_size=64), seed=1)
     if method == "sam-med2d":
         add_adapters(model)
+    if method == "lora":
+        add_lora(model, rank=2, alpha=4.0)
     train_only(model, method)
     return model
 
@@ -45,9 +65,11 @@ def learn(model, config, given):
 
 
 @pytest.mark.parametrize("recipe", ["mended", "released"])
-@pytest.mark.parametrize("method", ["sam-med2d", "ft-sam", "all"])
+@pytest.mark.parametrize("method", ["sam-med2d", "ft-sam", "lora", "full"])
 def test_what_should_learn_moves_and_nothing_else(corpus, method, recipe):
     model = small(method)
+    if recipe == "released":
+        leave_prompts(model)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     buffers = {name: b.clone() for name, b in model.named_buffers()}
     identity = {id(p): name for name, p in model.named_parameters()}
@@ -65,9 +87,9 @@ def test_what_should_learn_moves_and_nothing_else(corpus, method, recipe):
     still = wanted - moved - set().union(*heads)
     assert all(head <= moved for head in answered)
     if recipe == "released":
-        # The prompt encoder learns in the first pass alone: a box, or a point, and no mask prompt.
-        still -= {n for n in wanted if n.startswith("prompt_encoder.")}
-        assert not any("mask_downscaling" in n for n in moved)
+        # It learns in the first pass alone, without a mask prompt; corners, if the coin said box.
+        still -= {n for n in wanted if "point_embeddings" in n}
+        assert not any("mask_downscaling" in n or "not_a_point" in n for n in moved)
     assert still == set()
     assert all(torch.equal(b, buffers[n]) for n, b in model.named_buffers())
     assert trainable(model).keys() == wanted
@@ -78,14 +100,12 @@ def test_backward_in_parts_is_the_backward_of_the_sum(corpus):
     config = TrainConfig(passes=4, steps=1)
     parts, whole = small("sam-med2d"), small("sam-med2d")
     batch = batches(corpus, parts, 1)[0]
-    optimiser = torch.optim.SGD(trainable(parts).values(), lr=0.0)
-    step._learn_mended(
-        parts, batch, TrainConfig(passes=4, clip_norm=1e9), optimiser, step.Embedder(parts, 0)
-    )
-    session = passes.Session(batch, "mended", config.passes)
+    work = work_of(parts, TrainConfig(passes=4, clip_norm=1e9))
+    step._one_step(work, [batch], 0)
+    session = passes.Session(batch, MENDED, config.passes)
     embedding = whole.encode(batch.images_B3SS)
     losses = [
-        step._loss(batch, logits, iou, pooled=False)
+        step._loss(config, batch, logits, iou)
         for logits, iou in passes.predictions(whole, embedding, session)
     ]
     torch.stack(losses).mean().backward()
@@ -100,7 +120,7 @@ def test_backward_in_parts_is_the_backward_of_the_sum(corpus):
 def test_loss_falls_and_steps_repeat(corpus):
     runs = []
     for _ in range(2):
-        model = small("all")
+        model = small("full")
         given = batches(corpus, model, 3) * 6
         results = learn(model, TrainConfig(steps=18, lr=2e-3, passes=3, warmup=3), given)
         runs.append([r.loss for r in results])
@@ -113,7 +133,7 @@ def test_embeddings_of_a_frozen_encoder_are_kept_within_the_budget(corpus):
     batch = batches(corpus, model, 1)[0]
     expected = model.encode(batch.images_B3SS)
     for budget, kept in ((1 << 20, 2), (64 * 64 * 4, 1), (0, 0)):
-        embedder = step.Embedder(model, budget)
+        embedder = Embedder(model, budget)
         assert not embedder.learns
         for _ in range(2):
             torch.testing.assert_close(embedder(batch), expected, rtol=1e-4, atol=1e-5)
@@ -123,7 +143,7 @@ def test_embeddings_of_a_frozen_encoder_are_kept_within_the_budget(corpus):
 def test_prompts_of_a_session(corpus):
     model = small("ft-sam")
     batch = batches(corpus, model, 1, images=12)[0]
-    session = passes.Session(batch, "mended", 9)
+    session = passes.Session(batch, MENDED, 9)
     kinds = session.first()
     assert sum(len(g.prompts) for g in kinds) == len(batch.masks_M1SS) == 24
     assert [g.prompts.boxes_M4 is None for g in kinds] == [False, True]
@@ -141,7 +161,7 @@ def test_prompts_of_a_session(corpus):
         valid = batch.valid_B1SS[group.prompts.image_index_M, 0]
         for points, inside in zip(group.prompts.points_MN2.long(), valid, strict=True):
             assert inside[points[:, 1], points[:, 0]].all()
-    one = passes.Session(batch, "released", 9)
+    one = passes.Session(batch, Choices.of("released"), 9)
     assert len(one.first()) == 1
     assert len(one.later(1, logits, feedback)) == 1
 
@@ -149,7 +169,7 @@ def test_prompts_of_a_session(corpus):
 def test_groups_come_back_in_the_order_of_the_batch(corpus):
     model = small("ft-sam")
     batch = batches(corpus, model, 1, images=4)[0]
-    session = passes.Session(batch, "mended", 9)
+    session = passes.Session(batch, MENDED, 9)
     with torch.no_grad():
         embedding = model.encode(batch.images_B3SS)
         together, _ = passes.decode(model, embedding, session.first())
@@ -164,7 +184,7 @@ def test_ignored_pixels_and_padding_carry_no_loss(corpus):
     logits = torch.full(batch.masks_M1SS.shape, 0.3)
     logits.requires_grad_(True)
     iou = torch.zeros(len(logits))
-    step._loss(batch, logits, iou, pooled=False).backward()
+    step._loss(TrainConfig(), batch, logits, iou).backward()
     outside = ~batch.valid_B1SS[batch.image_index_M]
     assert outside.any()
     assert (logits.grad[outside] == 0).all()
@@ -185,7 +205,12 @@ def test_schedules():
 def test_vectors_are_not_decayed():
     model = small("ft-sam")
     groups = make_optimiser(model, TrainConfig(weight_decay=0.1)).param_groups
-    assert [g["weight_decay"] for g in groups] == [0.1, 0.0]
-    assert all(p.ndim > 1 for p in groups[0]["params"])
+    assert [(g["name"], g["weight_decay"]) for g in groups] == [
+        ("prompt", 0.1),
+        ("prompt", 0.0),
+        ("decoder", 0.1),
+        ("decoder", 0.0),
+    ]
+    assert all((p.ndim > 1) == (g["weight_decay"] > 0) for g in groups for p in g["params"])
     released = make_optimiser(model, TrainConfig(weight_decay=0.1, recipe="released"))
     assert {g["weight_decay"] for g in released.param_groups} == {0.0}
