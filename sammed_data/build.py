@@ -14,7 +14,7 @@ from typing import Any
 
 from sammed_data.catalog import CatalogEntry, load_catalogs
 from sammed_data.curate import RULES
-from sammed_data.discover import discover, find_root
+from sammed_data.discover import Discovery, discover, find_root
 from sammed_data.engine import interruptible
 from sammed_data.exclude import load as load_exclusions
 from sammed_data.exclude import read_list
@@ -32,8 +32,8 @@ from sammed_data.lock import Lock, corpus_files, refuse_other_sources, refuse_ot
 from sammed_data.manifest import manifest_options, read_manifest
 from sammed_data.ontology import Ontology, load_ontology
 from sammed_data.plan import BuildOptions, DatasetPlan, Meaning, ShardPlan, plan_shards
-from sammed_data.privacy import Pseudonyms, pseudonyms, unnamed
 from sammed_data.presence import possible
+from sammed_data.privacy import Pseudonyms, pseudonyms, unnamed
 from sammed_data.publish import Batch, Kept, draft, first_of, keep_others, publish
 from sammed_data.released.classes import completed
 from sammed_data.run_shards import How, Ran, run_shards
@@ -381,9 +381,7 @@ def find_datasets(
         try:
             with unnamed(entry):
                 place = find_root(entry, root) if name in near else None
-                pairs = None if place is None else discover(entry, place)
-                if place is not None:
-                    entry = completed(entry, place, ontology)
+                entry, pairs = _looked_up(entry, place, ontology)
         except ReadError as err:
             if strict or only:
                 raise
@@ -429,6 +427,15 @@ def _group_split(members: Sequence[str], entries: Mapping[str, CatalogEntry]) ->
         return None
     held_out = any(entries[name].role == "held_out" for name in members)
     return overlap_group_split(members[0], held_out=held_out)
+
+
+def _looked_up(
+    entry: CatalogEntry, place: Path | None, ontology: Ontology
+) -> tuple[CatalogEntry, Discovery | None]:
+    """The cases at a place, and the entry with what only the files there say of its labels."""
+    if place is None:
+        return entry, None
+    return completed(entry, place, ontology), discover(entry, place)
 
 
 def absent_sentence(entry: CatalogEntry, root: Path) -> str:

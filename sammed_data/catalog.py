@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -15,21 +15,23 @@ from pydantic import (
     model_validator,
 )
 
-from sammed_data.entry_parts import Axes, RawPixels, RunLengths, Strict, Table
+from sammed_data.entry_parts import Axes, Collection, RawPixels, RunLengths, Strict, Table
 from sammed_data.types import CatalogError, nearest
 
 Modality = Literal[
     "CT", "MR", "PET", "X-ray", "ultrasound", "dermoscopy", "endoscopy", "fundus", "OCT",
-    "histopathology", "microscopy", "mammography",
+    "histopathology", "microscopy", "mammography", "several",
 ]  # fmt: skip
 Encoding = Literal[
     "index", "values", "binary", "file_per_class", "file_per_instance", "instance_ids", "rgb",
     "dicom_seg", "rtstruct", "rgb_instances", "instance_colors", "instance_csv",
     "typed_instances", "channel_instances", "rle_csv",
     "polygons", "seg_nrrd",
+    "released_masks", "sparse_channels",
 ]  # fmt: skip
 Axis = Literal["axial", "coronal", "sagittal"]
 OutlineFormat = Literal["aperio", "coco", "cvat", "ddti", "labelme", "lidc", "points"]
+_OF_COLLECTIONS = ("released_masks", "sparse_channels")
 UsedBy = Literal["sa_med2d_20m", "miccai2023_generalisation"]
 
 
@@ -213,6 +215,7 @@ class Download(Strict):
 class CatalogEntry(Strict):
     """One dataset of the catalogue; see docs/catalogue.md for the meaning of each key.
 
+    ``collection``: the entry is a released corpus of many sources; ``modality`` is ``several``.
     ``unions``: further masks, name of the union -> structures (or keys of ``labels``) it joins.
     ``burned_in: keep`` states that somebody looked: writing in the pixels names no patient.
     """
@@ -228,6 +231,7 @@ class CatalogEntry(Strict):
     label_encoding: LabelEncoding
     labels: Annotated[dict[str, str], BeforeValidator(lambda d: {str(k): v for k, v in d.items()})]
     unions: dict[str, list[str]] = Field(default_factory=dict)
+    collection: Collection | None = None
     patient: PatientRule | None = None
     splits: Annotated[dict[str, list[str]], Field(default_factory=dict)]
     role: Literal["train", "held_out"] = "train"
@@ -272,6 +276,19 @@ class CatalogEntry(Strict):
                     raise ValueError(
                         f"unions.{union}: {member!r} is not in labels; {nearest(member, known)}"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _check_collection(self) -> CatalogEntry:
+        if (self.modality == "several") != (self.collection is not None):
+            raise ValueError("`modality: several` and `collection` go together")
+        if (self.label_encoding.type in _OF_COLLECTIONS) != (self.collection is not None):
+            raise ValueError(f"`collection` goes with the encodings {', '.join(_OF_COLLECTIONS)}")
+        for named, modality in self.collection.modality.items() if self.collection else ():
+            if modality not in get_args(Modality):
+                raise ValueError(
+                    f"collection.modality.{named}: {nearest(modality, get_args(Modality))}"
+                )
         return self
 
     @model_validator(mode="after")
@@ -346,7 +363,7 @@ def _nested_fields(loc: tuple[int | str, ...]) -> list[str]:
     owners: dict[str, type[BaseModel]] = {
         "layout": Layout, "images": ImagePattern, "labels": LabelPattern, "patient": PatientRule,
         "label_encoding": LabelEncoding, "expected": Expected, "raw": RawPixels,
-        "table": Table, "frames": Table, "runs": RunLengths,
+        "table": Table, "frames": Table, "runs": RunLengths, "collection": Collection,
         "downloads": Download,
     }  # fmt: skip
     named = [owners[p] for p in loc[:-1] if isinstance(p, str) and p in owners]

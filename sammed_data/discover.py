@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from sammed_data import archives
 from sammed_data.cases import CaseMaker, Found
 from sammed_data.catalog import CatalogEntry
 from sammed_data.patterns import PathPattern, compile_pattern, glob_regex, walk_matching
+from sammed_data.released import find as released
 from sammed_data.types import Case, ReadError, Rejection
 
 _NOT_SHARED = ("structure", "instance")
@@ -19,7 +20,7 @@ _NOT_SHARED = ("structure", "instance")
 class Discovery:
     """What lies under a root: cases by case_id, and unpaired images and labels."""
 
-    cases: tuple[Case, ...]
+    cases: Sequence[Case]
     problems: tuple[Rejection, ...]
 
 
@@ -32,6 +33,8 @@ def find_root(entry: CatalogEntry, data_root: Path) -> Path | None:
     Raises:
         ReadError: an archive that may hold the dataset cannot be used.
     """
+    if entry.collection is not None:
+        return released.root_of(entry, entry.collection, data_root)
     search = _Search(entry)
     for part in (entry.id, *entry.root, "."):
         root = data_root / part
@@ -62,6 +65,9 @@ def discover(
         CatalogError: an image path without a patient key by the entry's rule, or a path that two
             official splits claim.
     """
+    if entry.collection is not None and listing is None:
+        cases_of, odd = released.discover(entry, entry.collection, root)
+        return Discovery(cases=cases_of, problems=odd)
     search, maker = _Search(entry), CaseMaker(entry, on_disk=listing is None)
     if listing is None and archives.split(root) is not None:
         _refuse_arrays(entry, root)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 #: Letters of ``axes``; what each stands for is said in `ImagePattern` and docs/catalogue.md.
 AXIS_LETTERS = "NZYXCB"
@@ -74,6 +74,41 @@ class Table(Strict):
     def fields(self) -> list[str]:
         """Names in braces of ``id``."""
         return re.findall(r"\{(\w+)\}", self.id)
+
+
+class Collection(Strict):
+    """A released corpus of many sources: modality, source, case and class differ by image.
+
+    Attributes:
+        format: ``sa_med2d`` (names joined by two dashes) or ``imed`` (one folder a source).
+        index: the file that lists images and masks; for ``imed`` a glob.
+        classes: ``sa_med2d``: the file ``{source: {class name: id}}``.
+        inverted: sources whose masks are 0 where the object is.
+        modality: what a modality really is: ``prefix--source`` (``imed``: ``source``) -> modality.
+        patients: source -> regex; its group 1 in the case (``imed``: whole image name) is the
+            patient. Without one every case is a patient of its own.
+        unions: source -> ids of classes whose mask may be the union of other classes; such a mask
+            is rejected where it covers the mask of another class.
+    """
+
+    format: Literal["sa_med2d", "imed"]
+    index: str
+    classes: str | None = None
+    inverted: list[str] = Field(default_factory=list)
+    modality: dict[str, str] = Field(default_factory=dict)
+    patients: dict[str, str] = Field(default_factory=dict)
+    unions: dict[str, list[str]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _check(self) -> Collection:
+        for source, text in self.patients.items():
+            try:
+                groups = re.compile(text).groups
+            except re.error as err:
+                raise ValueError(f"patients.{source} is no regular expression: {err}") from err
+            if groups != 1:
+                raise ValueError(f"patients.{source} needs one (group) that holds the patient")
+        return self
 
 
 class RunLengths(Strict):

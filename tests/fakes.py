@@ -15,7 +15,7 @@ import numpy as np
 
 from sammed_data.catalog import CatalogEntry, ImagePattern, LabelPattern
 from sammed_data.patterns import PathPattern, compile_pattern, glob_regex
-from tests import fake_files, fake_parts, fake_polygons
+from tests import fake_files, fake_parts, fake_polygons, fake_released
 from tests.fake_labels import PLANES_FIRST, is_raster, part_of, raw_value, write_label
 
 SHAPE_ZYX = (4, 22, 38)
@@ -68,11 +68,44 @@ def build_fake(
     if entry.layout.example is None:
         raise ValueError(f"{entry.id} has no layout.example")
     root = out / entry.id
+    if entry.collection is not None:
+        return _released(entry, root, n_cases, seed)
     rule, fields = _matched(entry)
     cases = []
     for replaced, values in _variants(entry, rule, fields, n_cases, key):
         for pattern in _companions(entry, rule):
             cases.append(_write_case(entry, root, pattern, values, replaced, seed))
+    return FakeTruth(root=root, cases=tuple(cases))
+
+
+def _released(entry: CatalogEntry, root: Path, n: int, seed: int) -> FakeTruth:
+    """A released corpus: the example of one source, with its case counted up."""
+    collection, example = entry.collection, (entry.layout.example or {})["image"]
+    text = "00011" if collection.format == "sa_med2d" else "001"
+    keys, masks = list(entry.labels)[-MAX_LABELS:], _boxes(entry)
+    masks = dict(zip(keys, masks.values(), strict=True))
+    cases, images, sparse = [], {}, {}
+    for step in range(n):
+        value = _counted(text, step)
+        path = example.replace(text, value)
+        pixels = fake_released.grey(seed * 100 + step, SHAPE_ZYX[1:])
+        images[Path(path).stem] = (
+            pixels,
+            {
+                f"{k:04d}_{part:03d}": part_of(mask, part)[0]
+                for k, mask in enumerate(masks.values())
+                for part in range(2)
+            },
+        )
+        sparse[Path(path).stem] = (pixels, np.concatenate(list(masks.values())))
+        cases.append(
+            FakeCase(image=path, replaced=(text, value), n_cases=1, masks=masks, exact=True)
+        )
+    if collection.format == "sa_med2d":
+        classes = {"AbdomenCT1K": {key: f"{k:04d}" for k, key in enumerate(keys)}}
+        fake_released.write_samed2d(root, images, classes)
+    else:
+        fake_released.write_imed(root, "BTCV", sparse, keys)
     return FakeTruth(root=root, cases=tuple(cases))
 
 

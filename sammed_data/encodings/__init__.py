@@ -8,7 +8,16 @@ from dataclasses import replace
 import numpy as np
 
 from sammed_data.catalog import CatalogEntry
-from sammed_data.encodings import dicom, files, maps, objects, polygons, run_lengths, segments
+from sammed_data.encodings import (
+    dicom,
+    files,
+    maps,
+    objects,
+    polygons,
+    released,
+    run_lengths,
+    segments,
+)
 from sammed_data.geometry import (
     grid_words,
     planes_as_colours,
@@ -107,4 +116,6 @@ ENCODINGS: Mapping[str, Encoding] = {
     "rle_csv": run_lengths.rle_csv,
     "polygons": polygons.polygons,
     "seg_nrrd": segments.seg_nrrd,
+    "released_masks": released.released_masks,
+    "sparse_channels": released.sparse_channels,
 }

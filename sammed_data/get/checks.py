@@ -13,6 +13,7 @@ from sammed_data.catalog import CatalogEntry
 from sammed_data.discover import Discovery, discover, find_root
 from sammed_data.get.probe import count_findings
 from sammed_data.ontology import Ontology
+from sammed_data.released.classes import completed
 from sammed_data.splits import assign_splits, group_key
 from sammed_data.types import Case, CatalogError, SammedError
 
@@ -48,6 +49,7 @@ def check(entry: CatalogEntry, root: Path, ontology: Ontology, *, read: bool = T
             f"{entry.id}: expected images like {entry.layout.images[0].pattern} in {looked} or "
             f"{root}, found none: `sammed data fetch {entry.id}`, or mend --root"
         )
+    entry = completed(entry, place, ontology)
     meanings = resolve_labels(entry, ontology)
     try:
         found = discover(entry, place)

@@ -193,6 +193,19 @@ def _read_npz(path: Path, variable: str | None) -> NDArray[Any]:
     return flat.reshape(shape, order="F" if fortran else "C")
 
 
+def read_bytes(path: Path, variable: str) -> bytes:
+    """A short text that a npz file holds as an array without axes, such as b'csr'.
+
+    Raises:
+        ReadError: damaged, longer than 64 bytes, or no such array.
+    """
+    with _member(path, variable) as stream:
+        shape, _, dtype = _npy_header(path, stream, whole=True)
+        if shape != () or dtype.kind != "S" or dtype.itemsize > 64:
+            raise ReadError(f"{path}: expected a short text in {variable!r}, found {dtype}")
+        return stream.read(dtype.itemsize)
+
+
 def _mat_variable(path: Path, variable: str | None) -> mat5.Variable:
     found = {v.name: v for v in mat5.variables(path) if v.name}
     return found[_choose(path, list(found), variable)]
