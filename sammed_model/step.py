@@ -18,6 +18,7 @@ from sammed_model.embeddings import Embedder, precision_of
 from sammed_model.losses import interactive_loss
 from sammed_model.meter import Meter
 from sammed_model.optim import learning_rate, make_optimiser, set_rate, trainable
+from sammed_model.parallel import ALONE, World
 from sammed_model.passes import Session, predictions
 from sammed_model.runs import Progress
 from sammed_model.sam import SamModel
@@ -56,6 +57,7 @@ class Work:
     optimiser: torch.optim.Optimizer
     embedder: Embedder
     meter: Meter
+    world: World = ALONE
 
     @property
     def device(self) -> torch.device:
@@ -73,6 +75,7 @@ def train_on_batches(
     optimiser: torch.optim.Optimizer | None = None,
     embedder: Embedder | None = None,
     meter: Meter | None = None,
+    world: World = ALONE,
 ) -> Iterator[StepResult]:
     """Learn from batches until the run is done; yields after each step, all state consistent.
 
@@ -85,6 +88,7 @@ def train_on_batches(
         optimiser: with its state; default a new one.
         embedder: with what it has kept; default a new one.
         meter: of the time of stages.
+        world: of the processes that learn together, each from its own batches; results are of all.
     """
     progress = progress or Progress()
     room = config.cache_bytes if config.augment == "none" else 0
@@ -94,6 +98,7 @@ def train_on_batches(
         optimiser=optimiser or make_optimiser(model, config),
         embedder=embedder or Embedder(model, room),
         meter=meter or Meter(),
+        world=world,
     )
     learn = _one_step if "one-step" in config.choices else _step_a_pass
     source = iter(batches)
@@ -103,14 +108,20 @@ def train_on_batches(
             parts = list(islice(source, config.accumulate))
         if not parts:
             return
-        rate = learning_rate(config, progress.step, done)
-        set_rate(work.optimiser, rate)
-        losses, gradient = learn(work, parts, progress.step)
-        values = losses.tolist()
-        seconds = time.monotonic() - began
-        progress.step += 1
         last = parts[-1].position
         progress.next_position = (last[0], last[1] + 1)
+        parts = [part for part in parts if len(part.masks_M1SS)]
+        n_masks, without = world.sums([sum(len(p.masks_M1SS) for p in parts), not parts])
+        if without:  # a process has nothing to learn from here: all leave it out
+            continue
+        rate = learning_rate(config, progress.step, done)
+        set_rate(work.optimiser, rate)
+        losses, gradient = learn(work, parts, progress.step, int(n_masks))
+        values = losses.tolist()
+        images = sum(len(part.keys) for part in parts)
+        seconds = (time.monotonic() - began) * world.leads  # one clock drives all schedules
+        seconds, n_images, *values = world.sums([seconds, images, *values])
+        progress.step += 1
         progress.seconds += seconds
         yield StepResult(
             loss=sum(values) / len(values),
@@ -118,8 +129,8 @@ def train_on_batches(
             last=values[-1],
             rate=rate,
             gradient=float(gradient),
-            images=sum(len(part.keys) for part in parts),
-            masks=sum(len(part.masks_M1SS) for part in parts),
+            images=int(n_images),
+            masks=int(n_masks),
             seconds=seconds,
             position=parts[0].position,
         )
@@ -132,16 +143,17 @@ def done_fraction(config: TrainConfig, progress: Progress, total_steps: int | No
     return max(by_steps, by_clock)
 
 
-def _one_step(work: Work, parts: list[Batch], step: int) -> tuple[Tensor, Tensor | float]:
+def _one_step(
+    work: Work, parts: list[Batch], step: int, n_masks: int
+) -> tuple[Tensor, Tensor | float]:
     """One optimiser step for the mean loss of all passes over all parts.
 
     Passes do not share a graph beyond the embedding, so each runs backward at once, into the
     decoder and into a leaf that stands for the embedding; the encoder's backward runs once, with
     the leaf's summed gradient. That is the gradient of the sum, for the memory of one pass.
-    Each part's loss is its sum over masks by the number of masks of all parts: what they add up to
-    is the loss of one large batch.
+    Each part's loss is its sum over masks by ``n_masks``, those of all parts of all processes: what
+    they add up to is the loss of one large batch.
     """
-    total = sum(len(part.masks_M1SS) for part in parts)
     work.optimiser.zero_grad(set_to_none=True)
     losses = torch.zeros(work.config.passes, device=work.device)
     for part in parts:
@@ -150,18 +162,21 @@ def _one_step(work: Work, parts: list[Batch], step: int) -> tuple[Tensor, Tensor
         leaf = embedding.detach().float().requires_grad_(work.embedder.learns)
         for number, prediction in enumerate(_passes(work, batch, leaf, step)):
             with work.meter.stage("loss"):
-                loss = _loss(work.config, batch, *prediction, n_masks=total)
+                loss = _loss(work.config, batch, *prediction, n_masks=n_masks)
             with work.meter.stage("backward"):
                 torch.autograd.backward(loss / work.config.passes)
             losses[number] += loss.detach()
         _backward_encoder(work, embedding, leaf)
+    _exchange(work)
     with work.meter.stage("optimiser"):
         gradient = _clip(work)
         work.optimiser.step()
     return losses, gradient
 
 
-def _step_a_pass(work: Work, parts: list[Batch], step: int) -> tuple[Tensor, Tensor | float]:
+def _step_a_pass(
+    work: Work, parts: list[Batch], step: int, n_masks: int
+) -> tuple[Tensor, Tensor | float]:
     """An optimiser step after each pass; after the first one the encoder rests."""
     batch = _prepared(work, parts[0])
     # With 'none', what has no gradient rests; with zeros, its momentum goes on moving it.
@@ -175,13 +190,14 @@ def _step_a_pass(work: Work, parts: list[Batch], step: int) -> tuple[Tensor, Ten
     gradient: Tensor | float = 0.0
     for number, prediction in enumerate(_passes(work, batch, leaf, step)):
         with work.meter.stage("loss"):
-            loss = _loss(work.config, batch, *prediction)
+            loss = _loss(work.config, batch, *prediction, n_masks=n_masks)
         with work.meter.stage("backward"):
             torch.autograd.backward(loss)
         losses.append(loss.detach())
         if number == 0:
             _backward_encoder(work, embedding, leaf)
             leaf.requires_grad_(False)
+        _exchange(work)
         with work.meter.stage("optimiser"):
             norm = _clip(work)
             gradient = gradient if number else norm
@@ -227,6 +243,12 @@ def _backward_encoder(work: Work, embedding: Tensor, leaf: Tensor) -> None:
         with work.meter.stage("backward"):
             torch.autograd.backward(embedding, leaf.grad.to(embedding.dtype))
         leaf.grad = None
+
+
+def _exchange(work: Work) -> None:
+    """Gradients of all processes are summed; losses were divided by their number of masks."""
+    with work.meter.stage("backward"):
+        work.world.sum_gradients(list(trainable(work.model).values()))
 
 
 def _clip(work: Work) -> Tensor | float:

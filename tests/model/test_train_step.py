@@ -101,7 +101,7 @@ def test_backward_in_parts_is_the_backward_of_the_sum(corpus):
     parts, whole = small("sam-med2d"), small("sam-med2d")
     batch = batches(corpus, parts, 1)[0]
     work = work_of(parts, TrainConfig(passes=4, clip_norm=1e9))
-    step._one_step(work, [batch], 0)
+    step._one_step(work, [batch], 0, len(batch.masks_M1SS))
     session = passes.Session(batch, MENDED, config.passes)
     embedding = whole.encode(batch.images_B3SS)
     losses = [
