@@ -16,6 +16,7 @@ from sammed_data import (
     cli_init,
     cli_licenses,
     cli_parts,
+    cli_reconcile,
     cli_trace,
 )
 
@@ -51,4 +52,5 @@ cli_get.register(app)
 cli_init.register(app)
 cli_licenses.register(app)
 cli_parts.register(app)
+cli_reconcile.register(app)
 cli_trace.register(app)

@@ -28,6 +28,7 @@ class CaseOfItem:
         self.patients = {source: re.compile(r) for source, r in rule.patients.items()}
 
     def __call__(self, item: Item) -> Case:
+        """The case of (source, image, label, split, modality)."""
         source, image, label, split, modality = item
         stem = image.rpartition("/")[2].rpartition(".")[0]
         found = self.patients.get(source, _SLICE_OF).fullmatch(stem)
@@ -121,6 +122,7 @@ def _modality(path: Path, raw: dict[str, Any]) -> str:
 
 def _listing(folder: Path) -> list[str]:
     try:
-        return [name for name in os.listdir(folder) if not name.startswith(".")]
+        with os.scandir(folder) as listing:
+            return [e.name for e in listing if not e.name.startswith(".")]
     except OSError as err:
         raise ReadError(f"{folder}: expected a folder of files, but {err.strerror}") from err

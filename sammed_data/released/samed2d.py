@@ -28,6 +28,7 @@ class CaseOfImage:
         self.patients = {source: re.compile(r) for source, r in rule.patients.items()}
 
     def __call__(self, item: Item) -> Case:
+        """The case of (image name, masks)."""
         stem, joined = item
         name = image_name(stem)
         modality, sequence = PREFIXES[name.prefix]
