@@ -21,6 +21,7 @@ from sammed_model.cards import find_card
 from sammed_model.frame import Preprocessing
 from sammed_model.lora import add_lora, merge_lora
 from sammed_model.naming import (
+    check_published,
     cleaned,
     infer_spec,
     load_published,
@@ -90,13 +91,23 @@ def _load_whole(
         kind, metadata, preprocessing = _published_kind(path, found, spec.image_size, kind)
     with torch.device("meta"):
         model = SamModel(spec, kind=kind, preprocessing=preprocessing)
-    state = {
-        name: value.to(torch.float32, copy=True).contiguous()
-        for name, value in resized(state, found, spec).items()
-    }
+    state = resized(state, found, spec)
+    check_published(model, state, path)
+    _own(state)
     load_published(model, state, path)
     model.metadata = {k: v for k, v in metadata.items() if k not in _RESERVED}
     return model
+
+
+def _own(state: dict[str, Tensor]) -> None:
+    """Float32 tensors, each with memory of its own, in place: one tensor is copied at a time."""
+    taken = set()
+    for name, value in state.items():
+        storage = value.untyped_storage()
+        shared = storage.data_ptr() in taken or storage.nbytes() != value.numel() * 4
+        if shared or value.dtype != torch.float32 or not value.is_contiguous():
+            state[name] = value.to(torch.float32, copy=True).contiguous()
+        taken.add(storage.data_ptr())
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:

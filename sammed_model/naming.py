@@ -23,6 +23,8 @@ _TO_PUBLISHED = (
 _ADAPTER = re.compile(r"blocks\.\d+\.Adapter\.")
 # Constants that some files carry; the model keeps them in its preprocessing.
 _CONSTANTS = ("pixel_mean", "pixel_std")
+# Of data-parallel training, and of torch_em, which medico-sam is trained with.
+_PREFIXES = ("module.sam.", "module.", "sam.")
 _SHOWN = 6
 
 
@@ -39,9 +41,9 @@ def published_state(model: SamModel) -> dict[str, Tensor]:
 
 
 def cleaned(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Without the ``module.`` of data-parallel training and without pixel constants."""
-    wrapped = all(name.startswith("module.") for name in state)
-    names = {name: name.removeprefix("module.") if wrapped else name for name in state}
+    """Without the prefix that a trainer puts before all names, and without pixel constants."""
+    before = next((p for p in _PREFIXES if all(name.startswith(p) for name in state)), "")
+    names = {name: name.removeprefix(before) for name in state}
     return {names[k]: v for k, v in state.items() if names[k] not in _CONSTANTS}
 
 
@@ -104,7 +106,19 @@ def load_published(model: SamModel, state: Mapping[str, Tensor], path: Path) -> 
     Raises:
         ModelError: missing or unexpected names, or shapes that differ.
     """
-    own = {published_name(name): (name, tensor) for name, tensor in model.state_dict().items()}
+    check_published(model, state, path)
+    own = {published_name(name): name for name in model.state_dict()}
+    model.load_state_dict({own[k]: v for k, v in state.items()}, strict=True, assign=True)
+    order_weights(model)
+
+
+def check_published(model: SamModel, state: Mapping[str, Tensor], path: Path) -> None:
+    """Whether published weights are a model's, before anything is copied.
+
+    Raises:
+        ModelError: missing or unexpected names, or shapes that differ.
+    """
+    own = {published_name(name): tensor for name, tensor in model.state_dict().items()}
     problems = []
     if missing := sorted(own.keys() - state.keys()):
         problems.append(f"missing {_list(missing)}")
@@ -112,7 +126,7 @@ def load_published(model: SamModel, state: Mapping[str, Tensor], path: Path) -> 
         problems.append(f"unexpected {_list(unexpected)}")
     shapes = [
         f"{name} {tuple(state[name].shape)} instead of {tuple(tensor.shape)}"
-        for name, (_, tensor) in sorted(own.items())
+        for name, tensor in sorted(own.items())
         if name in state and state[name].shape != tensor.shape
     ]
     if shapes:
@@ -124,8 +138,6 @@ def load_published(model: SamModel, state: Mapping[str, Tensor], path: Path) -> 
             f"({'with' if spec.adapters != 'none' else 'without'} adapters): "
             f"{'; '.join(problems)}: give a complete weight file of this model"
         )
-    model.load_state_dict({own[k][0]: v for k, v in state.items()}, strict=True, assign=True)
-    order_weights(model)
 
 
 def _list(names: list[str]) -> str:

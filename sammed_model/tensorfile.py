@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from sammed_data.types import ModelError
@@ -83,10 +84,21 @@ def _open(path: Path) -> Any:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file.
+    """All tensors of a safetensors file, in memory of their own: not the mapped file's.
 
     Raises:
         ModelError: damaged.
     """
     with _open(path) as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - not a dict
+
+
+def read_shapes(path: Path) -> dict[str, Tensor]:
+    """Names, types and shapes of a safetensors file, as tensors without values (on ``meta``).
+
+    Raises:
+        ModelError: damaged.
+    """
+    with _open(path) as file:
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        return {name: torch.empty(s.get_shape(), device="meta") for name, s in slices.items()}
