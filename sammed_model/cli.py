@@ -32,6 +32,8 @@ Examples:
   sammed train --control permuted        (the prompt-only control)
 
   sammed train --resume runs/003-sam-med2d
+
+  torchrun --nproc-per-node 4 -m sammed train --corpus corpus   (4 GPUs)
 """
 _START, _LENGTH, _SPEED = "Model", "Length", "Speed and memory"
 _DATA, _LEARNING, _KEEPING = "Data", "Learning", "Validation and files"
@@ -221,7 +223,10 @@ def train(
     from sammed_model.config import TrainConfig
     from sammed_model.console import Console, keep_memory, stop_on_signal
     from sammed_model.memory import parse_bytes
+    from sammed_model.parallel import rank
     from sammed_model.train import train as run
+
+    leads = rank() == 0
 
     tiny = model == "vit_tiny"
     options: dict[str, Any] = {
@@ -274,10 +279,10 @@ def train(
         given = {"method": method, "batch": batch, "accumulate": accumulate, "precision": precision}
         fixed = frozenset(name for name, value in given.items() if value is not None)
         config, why = fit(config, parse_bytes(fit_memory, "--fit-memory"), fixed)
-        for line in why:
+        for line in why if leads else ():
             typer.echo(line)
     keep_memory()
-    with stop_on_signal() as should_stop, Console(quiet=quiet) as console:
+    with stop_on_signal() as should_stop, Console(quiet=quiet or not leads) as console:
         trained = run(
             corpus,
             config,
@@ -288,7 +293,8 @@ def train(
             profile=profile,
             tensorboard=tensorboard,
         )
-    _summary(trained)
+    if leads:
+        _summary(trained)
 
 
 def _show_mends() -> None:

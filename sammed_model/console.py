@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -87,11 +88,14 @@ def _smooth(old: float | None, new: float) -> float:
 
 @contextmanager
 def stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """A function that says whether SIGINT or SIGTERM came; a second one ends at once."""
+    """A function that says whether SIGINT or SIGTERM came; a second one ends at once.
+
+    Not so under ``torchrun``: one Ctrl-C reaches a process from the terminal and from torchrun.
+    """
     came: list[int] = []
 
     def remember(number: int, frame: FrameType | None) -> None:
-        if came:
+        if came and "TORCHELASTIC_RUN_ID" not in os.environ:
             raise KeyboardInterrupt
         came.append(number)
 

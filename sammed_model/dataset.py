@@ -6,6 +6,7 @@ import hashlib
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,13 +47,34 @@ class Batch:
     visit_seeds_B: Tensor | None = None
     sided_B: Tensor | None = None
 
+    @classmethod
+    def empty(cls, position: Position) -> Batch:
+        """A batch without images, which only has a place."""
+        plane = torch.zeros(0, 1, 1, 1, dtype=torch.bool)
+        none = torch.zeros(0, dtype=torch.int64)
+        return cls(
+            images_B3SS=torch.zeros(0, 3, 1, 1),
+            masks_M1SS=plane,
+            valid_B1SS=plane,
+            image_index_M=none,
+            seeds_M=none,
+            keys=(),
+            position=position,
+        )
+
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device; seeds stay, they are cheap to draw from on the CPU."""
-        moved = {
-            name: getattr(self, name).to(device, non_blocking=True)
-            for name in ("images_B3SS", "masks_M1SS", "valid_B1SS", "image_index_M")
-        }
-        return replace(self, **moved)
+        return replace(self, **{n: t.to(device, non_blocking=True) for n, t in self.large.items()})
+
+    def pinned(self) -> Batch:
+        """The same batch in memory from which a GPU copies without the CPU."""
+        return replace(self, **{name: value.pin_memory() for name, value in self.large.items()})
+
+    @property
+    def large(self) -> dict[str, Any]:
+        """What is moved to a device, by name."""
+        names = ("images_B3SS", "masks_M1SS", "valid_B1SS", "image_index_M")
+        return {name: getattr(self, name) for name in names}
 
 
 def hash_unit(*parts: object) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from sammed_data.types import UsageError
@@ -10,11 +12,13 @@ from sammed_data.types import UsageError
 def choose_device(name: str) -> torch.device:
     """``auto`` is CUDA where there is one, else the CPU.
 
+    Under ``torchrun``, CUDA is the GPU of this process's local rank.
+
     Raises:
         UsageError: a device that is unknown or absent.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError as err:
@@ -25,4 +29,6 @@ def choose_device(name: str) -> torch.device:
         raise UsageError(
             "--device cuda was asked for, torch finds no CUDA device: use --device cpu"
         )
+    if device.type == "cuda" and device.index is None and "LOCAL_RANK" in os.environ:
+        return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
     return device

@@ -79,6 +79,11 @@ class TrainingSet:
         return self.stream.index
 
     @property
+    def n_images(self) -> int:
+        """Images of all ranks."""
+        return len(self.stream.numbers_E)
+
+    @property
     def n_masks(self) -> int:
         """Masks kept by the view, of all ranks."""
         return int(self.index.kept_masks(self.view)[self.stream.numbers_E].sum())
@@ -113,6 +118,8 @@ class Loader:
         batch_images: images per batch; the last batch of an epoch may be smaller.
         draw: which masks.
         workers: threads that prepare batches ahead; 0 prepares in the caller's thread.
+        pin: leave batches in memory that a GPU copies from by itself.
+        keep_empty: give a batch whose masks all vanish too, empty, so that processes keep step.
     """
 
     def __init__(
@@ -123,8 +130,12 @@ class Loader:
         batch_images: int,
         draw: Draw,
         workers: int = 1,
+        pin: bool = False,
+        keep_empty: bool = False,
     ) -> None:
         self.rows = rows
+        self.pin = pin
+        self.keep_empty = keep_empty
         self.preprocessing = preprocessing
         self.batch_images = batch_images
         self.draw = draw
@@ -167,9 +178,9 @@ class Loader:
         position, rows = planned
         parts = [part for row in rows if (part := self._sample(row)) is not None]
         if not parts:
-            return None
+            return Batch.empty(position) if self.keep_empty else None
         counts = torch.tensor([len(p.seeds) for p in parts])
-        return Batch(
+        batch = Batch(
             images_B3SS=torch.stack([p.image_3SS for p in parts]),
             masks_M1SS=torch.cat([p.masks_M1SS for p in parts]),
             valid_B1SS=torch.cat([p.valid_11SS for p in parts]),
@@ -180,6 +191,7 @@ class Loader:
             visit_seeds_B=torch.tensor([p.visit_seed for p in parts], dtype=torch.int64),
             sided_B=torch.tensor([p.sided for p in parts]),
         )
+        return batch.pinned() if self.pin else batch
 
     def _sample(self, row: StreamRow) -> _Sample | None:
         keys = self.rows.index.mask_keys(row.number, self.rows.view)

@@ -48,8 +48,8 @@ def _utilisation(run: Run, before: Progress, seconds: float) -> str:
     done = step_flops(
         run.model.spec,
         config.method,
-        images=now.images - before.images,
-        masks=now.masks - before.masks,
+        images=(now.images - before.images) // run.world.size,
+        masks=(now.masks - before.masks) // run.world.size,
         passes=config.passes,
         encoded=run.embedder.encoded,
         fast=config.fast,

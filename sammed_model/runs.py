@@ -76,6 +76,7 @@ class Progress:
         log_bytes: length of the log that belongs to this state.
         stale: validations since the best one.
         images, masks: seen so far.
+        processes: that learn together, each from its own share of the corpus.
     """
 
     step: int = 0
@@ -91,13 +92,20 @@ class Progress:
     stale: int = 0
     images: int = 0
     masks: int = 0
+    processes: int = 1
 
 
 class RunFolder:
-    """Files of one run."""
+    """Files of one run.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: of the folder.
+        writes: False for all but one of the processes of a run: what they would write is dropped.
+    """
+
+    def __init__(self, path: Path, *, writes: bool = True) -> None:
         self.path = path
+        self.writes = writes
         self.config = path / "config.json"
         self.best = path / "best.safetensors"
         self.trained = path / "trained.safetensors"
@@ -108,12 +116,15 @@ class RunFolder:
 
     def log(self, **values: Any) -> None:
         """Append one line."""
+        if not self.writes:
+            return
         with self._log.open("a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
 
     def save_best(self, tensors: Mapping[str, Tensor]) -> None:
         """Keep the weights of the best checkpoint so far."""
-        write_tensors(self.best, tensors, {"format": _STATE_FORMAT})
+        if self.writes:
+            write_tensors(self.best, tensors, {"format": _STATE_FORMAT})
 
     def load_best(self) -> dict[str, Tensor]:
         """What ``save_best`` kept."""
@@ -121,6 +132,8 @@ class RunFolder:
 
     def save_state(self, progress: Progress, tensors: Mapping[str, Tensor]) -> None:
         """Make this the state a resumption starts from."""
+        if not self.writes:
+            return
         progress.log_bytes = self._log.stat().st_size if self._log.exists() else 0
         name = f"state-{progress.step:07d}.safetensors"
         write_tensors(self.path / name, tensors, {"format": _STATE_FORMAT})
@@ -155,5 +168,5 @@ class RunFolder:
             path.unlink(missing_ok=True)
 
     def _cut_log(self, size: int) -> None:
-        if self._log.exists():
+        if self.writes and self._log.exists():
             os.truncate(self._log, size)

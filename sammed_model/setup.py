@@ -24,6 +24,7 @@ from sammed_model.frame import Preprocessing
 from sammed_model.lora import add_lora
 from sammed_model.meter import Meter
 from sammed_model.optim import load_training_state, make_optimiser, trainable
+from sammed_model.parallel import ALONE, World
 from sammed_model.runs import Progress, RunFolder, create_run
 from sammed_model.sam import SamModel, build_sam, spec_for
 from sammed_model.selection import Selection, choose_rows, rows_of
@@ -71,6 +72,7 @@ class Run:
         base: where the weights came from (``init``, ``path``, ``digest``), and ``corpus``.
         embedder, held_embedder: of training and of validation, which is always float32.
         meter: of the time of stages.
+        world: of the processes that learn together.
     """
 
     config: TrainConfig
@@ -86,6 +88,7 @@ class Run:
     embedder: Embedder
     held_embedder: Embedder
     meter: Meter
+    world: World
 
 
 def set_up(
@@ -96,6 +99,7 @@ def set_up(
     report: Reporter,
     *,
     profile: bool = False,
+    world: World = ALONE,
 ) -> Run:
     """Open the corpus, make the model, and the run's folder or its state.
 
@@ -111,19 +115,31 @@ def set_up(
     if config.threads:
         torch.set_num_threads(config.threads)
     corpus = Corpus(root)
-    chosen = Selection.of(corpus, report.note)
+    world.same("corpus", corpus.content_hash)
+    world.same("configuration", repr(config))
+    with world.leader_first():  # it makes the index
+        chosen = Selection.of(corpus, report.note)
     held_out = _held_out(corpus, chosen, config)
     model, base = _model(config, report)
-    loader = _loader(corpus, chosen, config, model)
+    loader = _loader(corpus, chosen, config, model, world)
     optimiser = make_optimiser(model, config)
     keeps = config.augment == "none"  # an augmented image is never seen again
     embedder = _embedder(config, model, config.precision, config.cache_bytes if keeps else 0)
     config = replace(config, init=base["init"])
-    folder = RunFolder(resume or create_run(runs, config.method))
-    progress = _resume(folder, model, optimiser, base["digest"], corpus) if resume else None
+    path = resume or (create_run(runs, config.method) if world.leads else runs)
+    folder = RunFolder(Path(world.text(str(path))), writes=world.leads)
+    progress = None
+    if resume is not None:
+        progress = _resume(folder, model, optimiser, base["digest"], corpus, world)
     if progress is None:
-        config.save(folder.config)
-        progress = Progress(base_sha256=base["digest"], corpus_sha256=corpus.content_hash)
+        if world.leads:
+            config.save(folder.config)
+        progress = Progress(
+            base_sha256=base["digest"],
+            corpus_sha256=corpus.content_hash,
+            processes=world.size,
+        )
+    world.start_equal(model)
     _describe(loader.rows, held_out, model, report)
     for advice in advice_on_size(loader.rows.n_patients, model, config.method):
         report.note(advice)
@@ -141,6 +157,7 @@ def set_up(
         embedder=embedder,
         held_embedder=_embedder(config, model, "fp32", config.cache_bytes),
         meter=Meter(model.device, on=profile),
+        world=world,
     )
 
 
@@ -233,7 +250,9 @@ def _path_and_kind(init: str) -> tuple[Path, str | None]:
     return Path(init), None
 
 
-def _loader(corpus: Corpus, chosen: Selection, config: TrainConfig, model: SamModel) -> Loader:
+def _loader(
+    corpus: Corpus, chosen: Selection, config: TrainConfig, model: SamModel, world: World
+) -> Loader:
     images_N = None
     if _permuted(config):
         images_N = permute_images(chosen.index, chosen.training_E, config.seed)
@@ -253,7 +272,13 @@ def _loader(corpus: Corpus, chosen: Selection, config: TrainConfig, model: SamMo
             seed=config.seed,
         )
     rows = TrainingSet(
-        corpus, chosen.training_E, images_N=images_N, seed=config.seed, balance=balance
+        corpus,
+        chosen.training_E,
+        images_N=images_N,
+        seed=config.seed,
+        rank=world.rank,
+        world=world.size,
+        balance=balance,
     )
     return Loader(
         rows,
@@ -261,6 +286,8 @@ def _loader(corpus: Corpus, chosen: Selection, config: TrainConfig, model: SamMo
         batch_images=config.batch_images,
         draw=draw,
         workers=config.workers,
+        pin=model.device.type == "cuda",
+        keep_empty=world.size > 1,
     )
 
 
@@ -270,6 +297,7 @@ def _resume(
     optimiser: torch.optim.Optimizer,
     digest: str,
     corpus: Corpus,
+    world: World,
 ) -> Progress | None:
     state = folder.load_state()
     if state is None:
@@ -285,6 +313,12 @@ def _resume(
             f"expected the run {folder.path} to continue on its corpus "
             f"{progress.corpus_sha256[:12]}, found {corpus.content_hash[:12]} at {corpus.root}: "
             "give the same --corpus, or train anew with --init"
+        )
+    if progress.processes != world.size:
+        raise UsageError(
+            f"expected the run {folder.path} to continue with its {progress.processes} processes, "
+            f"found {world.size}: start it by torchrun with --nproc-per-node x --nnodes = "
+            f"{progress.processes} (plain `sammed train` is one)"
         )
     load_training_state(model, optimiser, tensors)
     return progress
@@ -304,6 +338,6 @@ def _describe(training: TrainingSet, held_out: Samples, model: SamModel, report:
     learning = sum(p.numel() for p in trainable(model).values())
     total = sum(p.numel() for p in model.parameters())
     report.note(
-        f"{len(training)} training images with {training.n_masks} masks, {len(held_out)} "
+        f"{training.n_images} training images with {training.n_masks} masks, {len(held_out)} "
         f"validation images; {learning / 1e6:.2f} of {total / 1e6:.2f} M parameters learn"
     )

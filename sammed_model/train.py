@@ -10,11 +10,13 @@ from pathlib import Path
 import torch
 
 from sammed_data.types import InterruptedRun
+from sammed_model.ahead import on_device
 from sammed_model.checkpoint import save_model, save_trained
 from sammed_model.config import TrainConfig
 from sammed_model.lora import merge_lora
 from sammed_model.manifest import manifest
 from sammed_model.optim import trainable, training_state
+from sammed_model.parallel import World, joined
 from sammed_model.profiling import profile_lines
 from sammed_model.runs import write_json
 from sammed_model.setup import Reporter, Run, Silent, set_up
@@ -72,21 +74,25 @@ def train(
         profile: measure the time of stages, and report them at the end.
         tensorboard: write scalars beside the log.
 
+    Under ``torchrun`` all processes call this alike; process 0 alone reports and writes.
+
     Raises:
         InterruptedRun: asked to stop; ``resume`` continues bit for bit on CPU.
         CorpusError: nothing to train on.
     """
     if tensorboard:
         require_tensorboard()
-    run = set_up(corpus_root, config, runs, resume, report or Silent(), profile=profile)
-    if tensorboard:
-        run = replace(run, report=TensorBoard(run.folder.path, run.progress.step, run.report))
-    before = replace(run.progress)
-    _fit(run, should_stop)
-    if profile:
-        for line in profile_lines(run, before):
-            run.report.note(line)
-    return _finish(run)
+    with joined(config.device) as world:
+        told = (report or Silent()) if world.leads else Silent()
+        run = set_up(corpus_root, config, runs, resume, told, profile=profile, world=world)
+        if tensorboard and world.leads:
+            run = replace(run, report=TensorBoard(run.folder.path, run.progress.step, run.report))
+        before = replace(run.progress)
+        _fit(run, should_stop)
+        if profile:
+            for line in profile_lines(run, before):
+                run.report.note(line)
+        return _finish(run)
 
 
 # ---------------------------------------------------------------- fit
@@ -96,7 +102,7 @@ def _fit(run: Run, should_stop: Callable[[], bool]) -> None:
     """Train until the run is done, validating on the way."""
     if not run.progress.start:
         run.progress.start = _validate(run).dice
-    batches = run.loader.batches(run.progress.next_position)
+    batches = on_device(run.loader.batches(run.progress.next_position), run.model.device)
     try:
         steps = train_on_batches(
             run.model,
@@ -107,6 +113,7 @@ def _fit(run: Run, should_stop: Callable[[], bool]) -> None:
             optimiser=run.optimiser,
             embedder=run.embedder,
             meter=run.meter,
+            world=run.world,
         )
         before = done_fraction(run.config, run.progress, run.total_steps)
         for result in steps:
@@ -122,8 +129,9 @@ def _fit(run: Run, should_stop: Callable[[], bool]) -> None:
                 _save_state(run)
             if _patience_is_over(run):
                 break
-            if done < 1 and should_stop():
+            if done < 1 and run.world.any(should_stop()):
                 _save_state(run)
+                _wait_for_all(run.world)  # one that ended would have the others killed
                 raise InterruptedRun(
                     f"stopped after step {run.progress.step}; "
                     f"continue with `sammed train --resume {run.folder.path}`"
@@ -168,6 +176,7 @@ def _validate(run: Run) -> Validation:
         run.config.modes,
         masks_per_image=run.config.masks_per_image,
         embed=None if run.embedder.learns else run.held_embedder.embed,
+        world=run.world,
     )
     dice = {mode: round(value, 6) for mode, value in found.dice.items()}
     run.folder.log(step=run.progress.step, validation=dice, masks=found.n_masks)
@@ -180,6 +189,10 @@ def _validate(run: Run) -> Validation:
         run.folder.save_best(trainable(run.model))
     run.report.validated(found, run.progress)
     return found
+
+
+def _wait_for_all(world: World) -> None:
+    world.sums([0])
 
 
 def _save_state(run: Run) -> None:
@@ -201,7 +214,24 @@ def _rounded(result: StepResult) -> dict[str, float]:
 
 
 def _finish(run: Run) -> Trained:
-    """Write the best checkpoint as a self-contained model, and the record of the run."""
+    """Say what came out, when process 0 has written it."""
+    if run.world.leads:
+        _write_model(run)
+    _wait_for_all(run.world)
+    return Trained(
+        folder=run.folder.path,
+        weights=run.folder.model,
+        start=run.progress.start,
+        best=run.progress.best,
+        best_dice=run.progress.best_dice,
+        best_step=run.progress.best_step,
+        steps=run.progress.step,
+        seconds=run.progress.seconds,
+    )
+
+
+def _write_model(run: Run) -> None:
+    """The best checkpoint as a self-contained model, and the record of the run."""
     best = run.folder.load_best()
     with torch.no_grad():
         for name, parameter in trainable(run.model).items():
@@ -221,13 +251,3 @@ def _finish(run: Run) -> Trained:
     save_model(run.model, run.folder.model, recipe=recipe)
     write_json(run.folder.record, manifest(run, recipe))
     run.folder.drop_state()
-    return Trained(
-        folder=run.folder.path,
-        weights=run.folder.model,
-        start=run.progress.start,
-        best=run.progress.best,
-        best_dice=run.progress.best_dice,
-        best_step=run.progress.best_step,
-        steps=run.progress.step,
-        seconds=run.progress.seconds,
-    )

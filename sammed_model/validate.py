@@ -13,6 +13,7 @@ from sammed_data.corpus import Row
 from sammed_model import prompts
 from sammed_model.config import CLICKS, ValidationMode
 from sammed_model.dataset import Samples, patient_of, prepare
+from sammed_model.parallel import ALONE, World
 from sammed_model.passes import upsample
 from sammed_model.prompts import prompt_seed
 from sammed_model.sam import SamModel
@@ -46,6 +47,7 @@ def validate(
     *,
     masks_per_image: int,
     embed: Embed | None = None,
+    world: World = ALONE,
 ) -> Validation:
     """Score every sample; clicks are those of the benchmark's protocol with seed 0.
 
@@ -55,15 +57,21 @@ def validate(
         modes: prompt modes.
         masks_per_image: the largest ones are scored, at most so many.
         embed: instead of the model's encoder, one that remembers.
+        world: of the processes that share the rows; each gets the result of all.
     """
     embed = embed or (lambda images, names: model.encode(images))
-    dice: dict[str, list[float]] = {mode: [] for mode in modes}
-    for row in samples.rows:
-        for mode, scores in _score(model, embed, samples, row, modes, masks_per_image).items():
-            dice[mode] += scores
+    # A process leaves zeros for the rows of others: their sum holds the same numbers in any world.
+    dice_KRM = np.zeros((len(modes), len(samples), masks_per_image))
+    for number in range(world.rank, len(samples), world.size):
+        found = _score(model, embed, samples, samples.rows[number], modes, masks_per_image)
+        for mode, scores in found.items():
+            dice_KRM[modes.index(mode), number, : len(scores)] = scores
+    n_R = np.array([len(samples.masks[row.sample_id]) for row in samples.rows], np.int64)
+    there_RM = np.arange(masks_per_image) < n_R[:, None]
+    dice_KN = world.added(dice_KRM)[:, there_RM]
     return Validation(
-        dice={mode: float(np.mean(scores)) if scores else 0.0 for mode, scores in dice.items()},
-        n_masks=max(map(len, dice.values()), default=0),
+        dice={m: float(np.mean(d)) if d.size else 0.0 for m, d in zip(modes, dice_KN, strict=True)},
+        n_masks=int(there_RM.sum()),
         n_patients=len({patient_of(row) for row in samples.rows}),
     )
 
