@@ -1,4 +1,4 @@
-"""Commands of this room: ``sammed demo``."""
+"""Commands of this room: ``sammed demo`` and ``sammed predict``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from sammed_app.predict.cli import register as register_predict
 
 _HELP = """Try everything on procedural phantoms, without any download.
 
@@ -27,6 +29,7 @@ Examples:
 def register(app: typer.Typer) -> None:
     """Add this room's commands to the root app."""
     app.command("demo", help=_HELP)(demo)
+    register_predict(app)
 
 
 def demo(

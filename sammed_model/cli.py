@@ -1,4 +1,4 @@
-"""Commands of this room: ``sammed train``."""
+"""Commands of this room: ``sammed train`` and ``sammed export-onnx``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from sammed_model.cli_export import register as register_export
 
 if TYPE_CHECKING:
     from sammed_model.train import Trained
@@ -42,6 +44,7 @@ _DATA, _LEARNING, _KEEPING = "Data", "Learning", "Validation and files"
 def register(app: typer.Typer) -> None:
     """Add this room's commands to the root app."""
     app.command("train", help=_EXAMPLES)(train)
+    register_export(app)
 
 
 def _option(panel: str, text: str, *names: str, **more: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Set images once, then prompt them in their own pixels: what users of SamPredictor know, batched."""
+"""Set images once, then prompt them in their pixels: what users of SamPredictor know, batched."""
 
 from __future__ import annotations
 

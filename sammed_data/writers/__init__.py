@@ -1,0 +1,1 @@
+"""Label maps back onto the grid of the file an image was read from."""

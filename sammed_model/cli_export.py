@@ -1,0 +1,47 @@
+"""The command ``sammed export-onnx``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+_HELP = """Write encoder.onnx and decoder.onnx of a model (extra: pip install sammed[onnx]).
+
+Both files carry kind, preprocessing, sizes and digest of the weights. `sammed predict --model
+FOLDER` takes them; other runtimes feed the decoder points, box corners as points labelled 2 and 3,
+and the mask of a pass before.
+
+Examples:
+
+  sammed export-onnx --model runs/001-sam-med2d/model.safetensors --out onnx
+
+  sammed export-onnx --model sam_vit_b_01ec64.pth --kind sam --image-size 256 --out onnx
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the root app."""
+    app.command("export-onnx", help=_HELP)(export_onnx)
+
+
+def export_onnx(
+    model: Annotated[Path, typer.Option(help="Weight file.")],
+    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    kind: Annotated[
+        str | None, typer.Option(help="sam, ft-sam, sam-med2d or medsam, where it is not said.")
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Side of the input in px.", show_default="the file's")
+    ] = None,
+) -> None:
+    """See ``_HELP``."""
+    from sammed_model.checkpoint import load_model
+    from sammed_model.onnx_model import export_onnx as export
+
+    facts = export(load_model(model, kind=kind, image_size=image_size), out)
+    typer.echo(
+        f"{out}: encoder.onnx and decoder.onnx of {facts['architecture']} ({facts['kind']}) at "
+        f"{facts['image_size']} px, weights {facts['weights_sha256'][:12]}"
+    )
