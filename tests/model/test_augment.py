@@ -1,4 +1,4 @@
-"""Augmentation: image, masks and valid region move alike; sides are kept; draws are of the visit."""
+"""Image, masks and valid region move alike; sides are kept; draws are of the visit."""
 
 from __future__ import annotations
 
