@@ -21,7 +21,7 @@ from sammed_model.adapters import add_adapters, train_only
 from sammed_model.advice import advice_on_size
 from sammed_model.config import TrainConfig
 from sammed_model.mends import MENDS
-from sammed_model.sam import spec_for
+from sammed_model.sam import SamModel, spec_for
 from sammed_model.setup import Silent
 from sammed_model.train import train
 from sammed_model.validate import Validation
