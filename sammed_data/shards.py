@@ -88,6 +88,10 @@ def row_digest(
     """
     meta = {k: v for k, v in row.items() if k not in (*_PIXEL_COLUMNS, "content_sha256")}
     meta["masks"] = [{k: v for k, v in m.items() if k != "mask"} for m in row["masks"]]
+    # Which archive a file was read from is no part of what the row is.
+    meta["sources"] = [
+        s | {"member": s["member"].partition("in ")[0].strip()} for s in row["sources"]
+    ]
     found = hashlib.sha256(json.dumps([meta, *pixels], sort_keys=True).encode())
     for bits in packed:
         found.update(bits.data)
