@@ -46,12 +46,15 @@ class EmbeddingFolder:
         model: whose encoder and preprocessing are meant.
         precision: in which it is computed.
         limit_bytes: for all encoders together; when it is reached nothing more is written.
+        writers: processes that fill it; each takes its part of what is left.
 
     Raises:
         UsageError: the folder cannot be made.
     """
 
-    def __init__(self, root: Path, model: SamModel, precision: str, limit_bytes: int) -> None:
+    def __init__(
+        self, root: Path, model: SamModel, precision: str, limit_bytes: int, writers: int = 1
+    ) -> None:
         spec = model.spec
         self._shape = (spec.out_chans, spec.embedding_size, spec.embedding_size)
         self.folder = root / _encoder_digest(model, precision)
@@ -62,7 +65,7 @@ class EmbeddingFolder:
                 f"expected to keep embeddings under {root}, found {err.strerror}: give another "
                 "--cache-embeddings"
             ) from err
-        self._room = limit_bytes - _used(root)
+        self._room = (limit_bytes - _used(root)) // writers
 
     def get(self, key: str) -> Tensor | None:
         """(C, h, w) float32, or None if it is not there complete."""

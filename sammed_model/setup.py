@@ -13,6 +13,7 @@ from sammed_data.types import ModelError, UsageError, nearest
 from sammed_model.adapters import add_adapters, drop_adapters, leave_prompts, train_only
 from sammed_model.advice import advice_on_size
 from sammed_model.balance import Balance
+from sammed_model.cards import located
 from sammed_model.checkpoint import load_model, weight_digest
 from sammed_model.config import TrainConfig
 from sammed_model.control import permute_images
@@ -124,7 +125,8 @@ def set_up(
     loader = _loader(corpus, chosen, config, model, world)
     optimiser = make_optimiser(model, config)
     keeps = config.augment == "none"  # an augmented image is never seen again
-    embedder = _embedder(config, model, config.precision, config.cache_bytes if keeps else 0)
+    room = config.cache_bytes if keeps else 0
+    embedder = _embedder(config, model, config.precision, room, world)
     config = replace(config, init=base["init"])
     path = resume or (create_run(runs, config.method) if world.leads else runs)
     folder = RunFolder(Path(world.text(str(path))), writes=world.leads)
@@ -155,17 +157,19 @@ def set_up(
         report=report,
         base=base | {"corpus": corpus.content_hash},
         embedder=embedder,
-        held_embedder=_embedder(config, model, "fp32", config.cache_bytes),
+        held_embedder=_embedder(config, model, "fp32", config.cache_bytes, world),
         meter=Meter(model.device, on=profile),
         world=world,
     )
 
 
-def _embedder(config: TrainConfig, model: SamModel, precision: str, room: int) -> Embedder:
+def _embedder(
+    config: TrainConfig, model: SamModel, precision: str, room: int, world: World
+) -> Embedder:
     folder = None
     if config.cache_embeddings is not None:
         root = Path(config.cache_embeddings)
-        folder = EmbeddingFolder(root, model, precision, config.cache_disk_bytes)
+        folder = EmbeddingFolder(root, model, precision, config.cache_disk_bytes, world.size)
     return Embedder(model, room, folder)
 
 
@@ -195,6 +199,7 @@ def _model(config: TrainConfig, report: Reporter) -> tuple[SamModel, dict[str, s
         report.note(f"{config.model} starts from random numbers")
         model = build_sam(spec_for(config.model, image_size=config.image_size), config.seed)
     else:
+        path = located(path)
         model = load_model(path, image_size=config.image_size, kind=kind)
         _refuse_other_size(config, path, model)
     digest = weight_digest(model)
@@ -233,15 +238,15 @@ def _starting_weights(config: TrainConfig, report: Reporter) -> str:
         return str(shipped[0])
     if config.model != "vit_tiny":
         raise UsageError(
-            f"{config.model} needs weights to start from, none are given: --init PATH to a SAM "
-            "checkpoint (sam_vit_b_01ec64.pth for vit_b), or --init random"
+            f"{config.model} needs weights to start from, none are given: `sammed weights fetch "
+            f"sam_{config.model}` and --init sam_{config.model}, or --init PATH or --init random"
         )
     report.note("the package has no weights for vit_tiny")
     return "random"
 
 
 def _path_and_kind(init: str) -> tuple[Path, str | None]:
-    """``PATH`` or ``PATH:KIND``, for published files that no card knows."""
+    """``PATH``, a name, or ``PATH:KIND``, for published files that no card knows."""
     path, colon, kind = init.rpartition(":")
     if colon and kind in KINDS:
         return Path(path), kind
