@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sammed_data.types import ModelError
 from sammed_model.adapters import add_adapters, drop_adapters
-from sammed_model.cards import find_card
+from sammed_model.cards import find_card, located
 from sammed_model.frame import Preprocessing
 from sammed_model.lora import add_lora, merge_lora
 from sammed_model.naming import (
@@ -37,6 +37,7 @@ from sammed_model.tensorfile import (
     is_safetensors,
     read_metadata,
     read_tensors,
+    spec_of,
     write_tensors,
 )
 from sammed_model.types import KINDS, SamSpec, kind_facts
@@ -55,7 +56,7 @@ def load_model(
     """A model from any weight file of ours or of the published layouts.
 
     Args:
-        path: ``.safetensors`` or ``.pth``.
+        path: ``.safetensors`` or ``.pth``, or the name of a card (`sammed weights list`).
         image_size: resize the position embeddings to this side in px; default the file's.
         device: where to put it.
         kind: needed for published files without a card; must agree with what the file says.
@@ -64,11 +65,9 @@ def load_model(
     Raises:
         ModelError: missing, damaged, not a SAM, incomplete, of unknown kind, or on another base.
     """
-    path = Path(path)
     if kind is not None:
         kind_facts(kind)
-    if not path.is_file():
-        raise ModelError(f"expected a weight file at {path}, found none: check the path")
+    path = located(path)
     metadata = read_metadata(path)
     if metadata.get("format") == TRAINED:
         model = _load_on_base(path, metadata, image_size, base)
@@ -123,7 +122,8 @@ def _published_kind(
         raise ModelError(
             f"expected a known weight file, found {path} ({found.name} at {found.image_size} px), "
             "whose names cannot tell SAM, FT-SAM and MedSAM apart: say what it is as "
-            f"LABEL={path}:KIND with KIND one of {', '.join(KINDS)}"
+            f"LABEL={path}:KIND with KIND one of {', '.join(KINDS)}, or once and for all by "
+            "`sammed weights add NAME PATH --kind KIND`"
         )
     known = card.kind if card is not None else str(kind)
     if found.adapters != "none" and known != "sam-med2d":
@@ -137,7 +137,7 @@ def _load_on_base(
     path: Path, metadata: dict[str, str], image_size: int | None, base: Path | str | None
 ) -> SamModel:
     """A base with the trained tensors of a file put in."""
-    spec = _spec(metadata, path)
+    spec = spec_of(metadata, path)
     base_path = Path(base) if base is not None else Path(metadata["base_path"])
     if not base_path.is_absolute():
         base_path = path.parent / base_path
@@ -276,15 +276,6 @@ def weight_digest(model: SamModel) -> str:
         digest.update(f"{name} {plain.dtype} {tuple(plain.shape)}\n".encode())
         digest.update(plain.view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _spec(metadata: Mapping[str, str], path: Path) -> SamSpec:
-    try:
-        raw = json.loads(metadata["spec"])
-        raw["global_attn_indexes"] = tuple(raw["global_attn_indexes"])
-        return SamSpec(**raw)
-    except (KeyError, TypeError, ValueError) as err:
-        raise ModelError(f"expected the sizes of a model in the metadata of {path}") from err
 
 
 def _preprocessing(metadata: Mapping[str, str], image_size: int) -> Preprocessing:

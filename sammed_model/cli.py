@@ -1,4 +1,4 @@
-"""Commands of this room: ``sammed train`` and ``sammed export-onnx``."""
+"""Commands of this room: ``sammed train``, ``sammed weights`` and ``sammed export-onnx``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sammed_model.cli_export import register as register_export
+from sammed_model.cli_weights import register as register_weights
 
 if TYPE_CHECKING:
     from sammed_model.train import Trained
@@ -45,6 +46,7 @@ def register(app: typer.Typer) -> None:
     """Add this room's commands to the root app."""
     app.command("train", help=_EXAMPLES)(train)
     register_export(app)
+    register_weights(app)
 
 
 def _option(panel: str, text: str, *names: str, **more: Any) -> Any:

@@ -13,7 +13,7 @@ from sammed_data.types import ModelError, UsageError, nearest
 from sammed_model.adapters import add_adapters, drop_adapters, leave_prompts, train_only
 from sammed_model.advice import advice_on_size
 from sammed_model.balance import Balance
-from sammed_model.cards import located
+from sammed_model.cards import find_place, located
 from sammed_model.checkpoint import load_model, weight_digest
 from sammed_model.config import TrainConfig
 from sammed_model.control import permute_images
@@ -237,9 +237,13 @@ def _starting_weights(config: TrainConfig, report: Reporter) -> str:
         report.note(f"starting from the shipped weights {shipped[0].name}")
         return str(shipped[0])
     if config.model != "vit_tiny":
+        published = f"sam_{config.model}"
+        if find_place(published):
+            report.note(f"starting from the weights {published}")
+            return published
         raise UsageError(
             f"{config.model} needs weights to start from, none are given: `sammed weights fetch "
-            f"sam_{config.model}` and --init sam_{config.model}, or --init PATH or --init random"
+            f"{published}`, --init PATH or --init random"
         )
     report.note("the package has no weights for vit_tiny")
     return "random"

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sammed_data.types import ModelError
+from sammed_model.types import SamSpec
 
 # One entry: safetensors writes several in an order that changes from run to run.
 _ENTRY = "sammed"
@@ -102,3 +103,17 @@ def read_shapes(path: Path) -> dict[str, Tensor]:
     with _open(path) as file:
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         return {name: torch.empty(s.get_shape(), device="meta") for name, s in slices.items()}
+
+
+def spec_of(metadata: Mapping[str, str], path: Path) -> SamSpec:
+    """The sizes that a file of ours describes.
+
+    Raises:
+        ModelError: it does not.
+    """
+    try:
+        raw = json.loads(metadata["spec"])
+        raw["global_attn_indexes"] = tuple(raw["global_attn_indexes"])
+        return SamSpec(**raw)
+    except (KeyError, TypeError, ValueError) as err:
+        raise ModelError(f"expected the sizes of a model in the metadata of {path}") from err

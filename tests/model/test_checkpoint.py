@@ -266,6 +266,7 @@ def test_bundled_cards_say_what_they_must():
         "ft-sam_b",
         "sam-med2d_b",
         "medsam_vit_b",
+        "medico-sam_vit_b",
     } == set(found)
     for card in found.values():
         assert card.source.startswith("https://")
