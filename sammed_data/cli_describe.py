@@ -37,6 +37,7 @@ def describe(
     from sammed_data.describe import count_tables, counts_lines
 
     opened = Corpus(corpus)
+    opened.check_shards()
     counts = Counts(opened)
     tables = count_tables(counts, lesions_in_both=both)
     if out is not None:

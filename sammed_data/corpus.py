@@ -357,6 +357,15 @@ class Corpus:
             )
         return file
 
+    def check_shards(self) -> None:
+        """Open the footer of every shard; an index beside them does not say that they are whole.
+
+        Raises:
+            CorpusError: a shard is missing, damaged, or of another build.
+        """
+        for shard in range(len(self.shards)):
+            self._open(shard).close()
+
     def _kept_open(self, shard: int) -> pq.ParquetFile:
         """The shard's file, opened at most once while it is among the last ones used."""
         file = self._files.pop(shard, None) or self._open(shard)
