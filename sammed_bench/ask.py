@@ -6,48 +6,41 @@ What fails in a batch is tried image by image, so that one bad image costs its o
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sammed_bench import metrics, protocols
-from sammed_bench.metric_cards import ALWAYS
-from sammed_bench.protocols import SAM_MED2D, Protocol, Target
-from sammed_bench.surface import TOLERANCE
+from sammed_bench import modes as mode_names
+from sammed_bench import openings, protocols
+from sammed_bench.conditions import Conditions
+from sammed_bench.metrics import dice, iou, overlap
+from sammed_bench.modes import BOX, POINTS
+from sammed_bench.openings import Opening
+from sammed_bench.protocols import Target
 from sammed_bench.types import ImagePrompts, KnowsTruth, Model, Prediction
 from sammed_data.corpus import MaskRow, Row
 from sammed_data.types import ModelError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Conditions:
-    """Everything but the model that a score depends on.
+class ClickRound:
+    """One round of a dialogue about the masks of one image.
 
     Attributes:
-        corpus_sha256: content hash of the corpus.
-        splits: which of its splits.
-        modes: prompt modes.
-        limit: only the first so many images, for a quick look; None = all.
-        metrics: what is measured.
-        tolerance: of the normalised surface Dice, in mm, or px where the spacing is unknown.
+        number: clicks given so far; 0 for the box alone.
+        xy_M2, label_M: the newest click, None in round 0.
+        dice_M, iou_M: of the answer to it.
+        finite_M: False where the answer is no number.
     """
 
-    corpus_sha256: str
-    splits: tuple[str, ...]
-    modes: tuple[str, ...]
-    protocol: Protocol = SAM_MED2D
-    seed: int = 0
-    limit: int | None = None
-    metrics: tuple[str, ...] = ALWAYS
-    tolerance: float = TOLERANCE
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON, with the hash of the protocol."""
-        found = asdict(self) | {"splits": list(self.splits), "modes": list(self.modes)}
-        found |= {"metrics": list(self.metrics)}
-        return found | {"protocol_hash": self.protocol.hash, "metrics_version": metrics.VERSION}
+    number: int
+    xy_M2: Tensor | None
+    label_M: Tensor | None
+    dice_M: Tensor
+    iou_M: Tensor
+    finite_M: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +51,7 @@ class Answer:
         finite_M: False where the model gave something that is no number.
         clicks_M: clicks given, voids not counted.
         prompts: what was asked.
+        rounds: of the dialogue up to this answer.
     """
 
     masks_MHW: Tensor | None = None
@@ -65,15 +59,21 @@ class Answer:
     clicks_M: Tensor | None = None
     prompts: ImagePrompts | None = None
     error: str = ""
+    rounds: tuple[ClickRound, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """One image with its masks as they are asked about."""
+    """One image with its masks as they are asked about.
+
+    Attributes:
+        opening: prompts that do not wait for an answer; the same for every model.
+    """
 
     row: Row
     masks: tuple[MaskRow, ...]
     target: Target
+    opening: Opening
 
     @classmethod
     def of(
@@ -82,6 +82,7 @@ class Asked:
         masks: Sequence[MaskRow],
         conditions: Conditions,
         device: torch.device | str,
+        store: openings.Store | None = None,
     ) -> Asked:
         """Bring the masks of a row with pixels to the device.
 
@@ -90,6 +91,7 @@ class Asked:
             masks: of its index row (which ones count).
             conditions: whose protocol is used.
             device: where to.
+            store: of prompts made before; what it lacks is made.
         """
         planes = [row.masks[m.index].mask_HW for m in masks]
         truth = torch.stack([torch.from_numpy(plane) for plane in planes]).to(device)
@@ -97,110 +99,187 @@ class Asked:
         if row.ignore_HW is not None:
             valid = ~torch.from_numpy(row.ignore_HW).to(device)
         keys = [m.index for m in masks]
-        target = Target.of(conditions.protocol, row.sample_id, keys, truth, valid)
-        return cls(row=row, masks=tuple(masks), target=target)
+        protocol = conditions.protocol
+        target = Target.of(protocol, row.sample_id, keys, truth, valid)
+        opening = None if store is None else store.get(target)
+        if opening is None:
+            opening = openings.make(protocol, conditions.modes, target, conditions.seed)
+        return cls(row=row, masks=tuple(masks), target=target, opening=opening)
 
 
 def accepts(model: Model, mode: str) -> bool:
     """Whether the model can be asked in this mode."""
-    return protocols.kind_of(mode) in model.facts.accepts
+    return mode_names.kinds_of(mode) <= model.facts.accepts
 
 
 def answer_batch(
     model: Model, asked: Sequence[Asked], conditions: Conditions
 ) -> dict[str, list[Answer]]:
     """The answers of a model by mode, one per image; what fails in a batch is tried alone."""
-    wanted = [mode for mode in conditions.modes if accepts(model, mode)]
+    wanted = tuple(mode for mode in conditions.modes if accepts(model, mode))
     answers: dict[str, list[Answer]] = {mode: [Answer()] * len(asked) for mode in conditions.modes}
     if not wanted:
         return answers
     try:
-        _ask(model, asked, conditions, wanted, answers)
+        state = _see(model, asked)
     except Exception as err:  # noqa: BLE001 - a model may fail in any way; it is counted, not hidden
         if len(asked) > 1:
-            for i, image in enumerate(asked):
-                alone = answer_batch(model, [image], conditions)
-                for mode in conditions.modes:
-                    answers[mode][i] = alone[mode][0]
-            return answers
-        _fail_rest(model, asked, conditions, wanted, answers, f"{type(err).__name__}: {err}")
+            return answers | _alone(model, asked, replace(conditions, modes=wanted))
+        return answers | {mode: [Answer(error=_said(err))] for mode in wanted}
+    for thread, modes in mode_names.threads(wanted).items():
+        answers |= _hear(model, state, asked, replace(conditions, modes=modes), thread)
     return answers
 
 
-def _fail_rest(
-    model: Model,
-    asked: Sequence[Asked],
-    conditions: Conditions,
-    wanted: Sequence[str],
-    answers: dict[str, list[Answer]],
-    error: str,
-) -> None:
-    """After a failure: kinds of prompts not yet tried get their own chance, the rest failed."""
-    missing = [mode for mode in wanted if answers[mode][0].masks_MHW is None]
-    failed_kind = protocols.kind_of(missing[0])
-    for mode in missing:
-        if protocols.kind_of(mode) == failed_kind:
-            answers[mode] = [Answer(error=error)]
-    untried = tuple(mode for mode in missing if protocols.kind_of(mode) != failed_kind)
-    if untried:
-        later = answer_batch(model, asked, replace(conditions, modes=untried))
-        answers |= later
-
-
-def _ask(
-    model: Model,
-    asked: Sequence[Asked],
-    conditions: Conditions,
-    wanted: Sequence[str],
-    answers: dict[str, list[Answer]],
-) -> None:
-    """Encode once and go through the modes, filling ``answers`` as they come."""
-    targets = [image.target for image in asked]
+def _see(model: Model, asked: Sequence[Asked]) -> Any:
     if isinstance(model, KnowsTruth):
-        model.reveal([target.truth_MHW for target in targets])
-    state = model.encode([image.row.image for image in asked if image.row.image is not None])
-    if "bbox" in wanted:
-        given = [ImagePrompts(boxes_M4=protocols.boxes(conditions.protocol, t)) for t in targets]
-        answers["bbox"] = [a for a, _ in _predict(model, state, given, targets)]
-    rounds = protocols.click_rounds(wanted)
-    if rounds:
-        for number, made in _dialogue(model, state, targets, conditions, max(rounds)):
-            if number in rounds:
-                answers[rounds[number]] = made
-    if "mask" in wanted:
-        coarse = (protocols.coarse_masks(conditions.protocol, t) for t in targets)
-        given = [ImagePrompts(masks_MHW=mask) for mask in coarse]
-        answers["mask"] = [a for a, _ in _predict(model, state, given, targets)]
+        model.reveal([image.target.truth_MHW for image in asked])
+    return model.encode([image.row.image for image in asked if image.row.image is not None])
+
+
+def _said(err: Exception) -> str:
+    return f"{type(err).__name__}: {err}"
+
+
+def _alone(model: Model, asked: Sequence[Asked], conditions: Conditions) -> dict[str, list[Answer]]:
+    """Every image by itself."""
+    each = [answer_batch(model, [image], conditions) for image in asked]
+    return {mode: [answers[mode][0] for answers in each] for mode in conditions.modes}
+
+
+def _hear(
+    model: Model, state: Any, asked: Sequence[Asked], conditions: Conditions, thread: str
+) -> dict[str, list[Answer]]:
+    """The answers in the modes of one thread; after a failure those that are left failed."""
+    found: dict[str, list[Answer]] = {}
+    log: list[list[ClickRound]] = [[] for _ in asked]
+    try:
+        for mode, made in _thread(model, state, asked, conditions, thread, log):
+            found[mode] = made
+    except Exception as err:  # noqa: BLE001 - as above
+        missing = tuple(mode for mode in conditions.modes if mode not in found)
+        if len(asked) > 1:
+            return found | _alone(model, asked, replace(conditions, modes=missing))
+        lost = Answer(error=_said(err), rounds=tuple(log[0]))
+        found |= {mode: [lost] for mode in missing}
+    return found
+
+
+def _thread(
+    model: Model,
+    state: Any,
+    asked: Sequence[Asked],
+    conditions: Conditions,
+    thread: str,
+    log: list[list[ClickRound]],
+) -> Iterator[tuple[str, list[Answer]]]:
+    """``(mode, answers)`` as they come; rounds of a dialogue are kept in ``log``."""
+    if thread not in (POINTS, BOX):
+        given = [image.opening[thread] for image in asked]
+        targets = [image.target for image in asked]
+        yield thread, [answer for answer, _ in _predict(model, state, given, targets)]
+        return
+    by_rounds: dict[int, list[str]] = {}
+    for mode in conditions.modes:
+        by_rounds.setdefault(mode_names.rounds_of(mode), []).append(mode)
+    at_once = conditions.protocol.clicks == "at-once"
+    passes = (_at_once if at_once else _dialogue)(model, state, asked, conditions, thread)
+    for number, answers in passes:
+        for image, answer, rounds in zip(asked, answers, log, strict=True):
+            rounds.append(_round(number, image.target, answer))
+        for mode in by_rounds.get(number, []):
+            yield mode, [replace(a, rounds=tuple(r)) for a, r in zip(answers, log, strict=True)]
+
+
+def pass_numbers(conditions: Conditions, thread: str) -> list[int]:
+    """After how many clicks a model answers in a thread of ``points`` or ``bbox``."""
+    modes = [mode for mode in conditions.modes if mode_names.thread_of(mode) == thread]
+    asked = sorted({mode_names.rounds_of(mode) for mode in modes})
+    whole = [mode for mode in modes if mode_names.click_target(mode)]
+    if conditions.protocol.clicks == "at-once" and not whole:
+        return asked
+    return list(range(0 if thread == BOX else 1, max(asked, default=0) + 1))
+
+
+def _round(number: int, target: Target, answer: Answer) -> ClickRound:
+    """What is kept of a round: the newest click and how good the answer is."""
+    assert answer.masks_MHW is not None  # noqa: S101 - _predict raises otherwise
+    assert answer.finite_M is not None  # noqa: S101
+    counts = overlap(answer.masks_MHW, target.truth_MHW, target.valid_HW)
+    points = labels = None
+    if number and answer.prompts is not None and answer.prompts.points_MN2 is not None:
+        points = answer.prompts.points_MN2[:, -1]
+        labels = answer.prompts.point_labels_MN
+    return ClickRound(
+        number=number,
+        xy_M2=points,
+        label_M=None if labels is None else labels[:, -1],
+        dice_M=dice(counts),
+        iou_M=iou(counts),
+        finite_M=answer.finite_M,
+    )
+
+
+def _at_once(
+    model: Model, state: Any, asked: Sequence[Asked], conditions: Conditions, thread: str
+) -> Iterator[tuple[int, list[Answer]]]:
+    """Passes that know nothing of each other: the first k points, with the box if there is one."""
+    targets = [image.target for image in asked]
+    for number in pass_numbers(conditions, thread):
+        given = [_with_points(image.opening, thread, number) for image in asked]
+        yield number, [answer for answer, _ in _predict(model, state, given, targets)]
+
+
+def _with_points(opening: Opening, thread: str, number: int) -> ImagePrompts:
+    box = opening[BOX] if thread == BOX else ImagePrompts()
+    if not number:
+        return box
+    points, labels = opening[POINTS].points_MN2, opening[POINTS].point_labels_MN
+    assert points is not None  # noqa: S101 - openings.make gives points under this name
+    assert labels is not None  # noqa: S101
+    return replace(box, points_MN2=points[:, :number], point_labels_MN=labels[:, :number])
 
 
 def _dialogue(
-    model: Model, state: Any, targets: Sequence[Target], conditions: Conditions, rounds: int
+    model: Model, state: Any, asked: Sequence[Asked], conditions: Conditions, thread: str
 ) -> Iterator[tuple[int, list[Answer]]]:
-    """``(number of clicks, answers)`` after each round."""
-    protocol, seed = conditions.protocol, conditions.seed
-    points: list[list[Tensor]] = [[] for _ in targets]
-    labels: list[list[Tensor]] = [[] for _ in targets]
+    """``(number of clicks, answers)`` after each round; a box stays through all of them."""
+    targets = [image.target for image in asked]
+    given = [
+        image.opening[BOX] if thread == BOX else _with_points(image.opening, thread, 1)
+        for image in asked
+    ]
     last: list[tuple[Answer, Any]] = []
-    for number in range(rounds):
-        given = []
-        for i, target in enumerate(targets):
-            if number == 0:
-                xy, label = protocols.first_clicks(protocol, target, seed)
-            else:
-                predicted = last[i][0].masks_MHW
-                assert predicted is not None  # noqa: S101 - _predict raises otherwise
-                xy, label = protocols.next_clicks(protocol, target, predicted, number, seed)
-            points[i].append(xy)
-            labels[i].append(label)
-            given.append(
-                ImagePrompts(
-                    points_MN2=torch.stack(points[i], dim=1),
-                    point_labels_MN=torch.stack(labels[i], dim=1),
-                    memory=last[i][1] if last else None,
-                )
-            )
+    for number in pass_numbers(conditions, thread):
+        if last:
+            # Draws are numbered from the first prompt on, be it a box or a click.
+            round = number if thread == BOX else number - 1
+            given = [
+                _with_next(target, answer, memory, conditions, round)
+                for target, (answer, memory) in zip(targets, last, strict=True)
+            ]
         last = _predict(model, state, given, targets)
-        yield number + 1, [answer for answer, _ in last]
+        yield number, [answer for answer, _ in last]
+
+
+def _with_next(
+    target: Target, answer: Answer, memory: Any, conditions: Conditions, round: int
+) -> ImagePrompts:
+    """The prompts so far with one more click in the error of the answer to them."""
+    before, predicted = answer.prompts, answer.masks_MHW
+    assert before is not None  # noqa: S101 - _predict raises otherwise
+    assert predicted is not None  # noqa: S101
+    points, labels = before.points_MN2, before.point_labels_MN
+    xy, label = protocols.next_clicks(
+        conditions.protocol, target, predicted, round, conditions.seed, points
+    )
+    xy, label = xy[:, None], label[:, None]
+    return replace(
+        before,
+        points_MN2=xy if points is None else torch.cat([points, xy], dim=1),
+        point_labels_MN=label if labels is None else torch.cat([labels, label], dim=1),
+        memory=memory,
+    )
 
 
 def _predict(

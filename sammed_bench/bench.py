@@ -14,11 +14,15 @@ from typing import Any, Protocol
 import torch
 
 from sammed_bench import run
-from sammed_bench.ask import Conditions
 from sammed_bench.baselines import FALLBACK_RADIUS, training_radius, trivial_baselines
 from sammed_bench.choose import Wanted, load
+from sammed_bench.conditions import Conditions
+from sammed_bench.editions import NATIVE, parse_edition
 from sammed_bench.gallery import write_gallery
 from sammed_bench.metric_cards import ALWAYS, in_order
+from sammed_bench.openings import stored_hash
+from sammed_bench.protocols import SAM_MED2D
+from sammed_bench.protocols import Protocol as PromptProtocol
 from sammed_bench.run import Outcome
 from sammed_bench.scores import read_scores
 from sammed_bench.surface import TOLERANCE
@@ -71,6 +75,8 @@ class BenchConfig:
         gallery: draw worst, median and best cases.
         metrics: what is measured.
         tolerance: of the normalised surface Dice, in mm, or px where the spacing is unknown.
+        protocol: how prompts are drawn.
+        edition: how models are fed, ``native`` or ``as-released``.
     """
 
     modes: tuple[str, ...] = ("1pt", "bbox", "5pt")
@@ -85,10 +91,13 @@ class BenchConfig:
     gallery: bool = True
     metrics: tuple[str, ...] = ALWAYS
     tolerance: float = TOLERANCE
+    protocol: PromptProtocol = SAM_MED2D
+    edition: str = NATIVE
 
     def __post_init__(self) -> None:
         if not self.tolerance > 0:
             raise UsageError(f"--tolerance must be above 0, found {self.tolerance}")
+        parse_edition(self.edition)
         for name, low in (("limit", 1), ("batch", 1), ("threads", 1), ("seed", 0)):
             value = getattr(self, name)
             if value is not None and value < low:
@@ -146,7 +155,7 @@ def bench(
     device = str(choose_device(config.device))
     corpus = Corpus(corpus_root)
     conditions = _conditions(corpus, config, notes)
-    models = [load(w, device, fast=config.fast) if isinstance(w, Wanted) else w for w in wanted]
+    models = [_loaded(w, device, config, notes) for w in wanted]
     for w, model in zip(wanted, models, strict=True):
         notes.report.note(_introduction(model, w.why if isinstance(w, Wanted) else "given"))
     everybody = [*models, *_baselines(corpus, config, notes)]
@@ -177,6 +186,7 @@ def bench(
         _drop_stale(folder, outcome)
         _remark(outcome, notes)
     settings = {"corpus": str(corpus.root)} | asdict(config) | {"device": device}
+    settings |= {"protocol": config.protocol.name}
     _record(folder, conditions, scored, notes.said, settings)
     if config.gallery:
         write_gallery(folder, read_scores(folder), models, samples, conditions, device)
@@ -187,6 +197,16 @@ def bench(
         masks=samples.n_masks,
         notes=tuple(notes.said),
     )
+
+
+def _loaded(wanted: Wanted | Model, device: str, config: BenchConfig, notes: _Notes) -> Model:
+    """The model; one that brings its own two methods keeps its own convention."""
+    if not isinstance(wanted, Wanted):
+        return wanted
+    model = load(wanted, device, fast=config.fast, edition=config.edition)
+    if wanted.path is None and config.edition != NATIVE and model.facts.kind != "oracle":
+        notes.add(f"{model.facts.name}: its own convention, also in edition {config.edition}")
+    return model
 
 
 def _bites(corpus: Corpus, conditions: Conditions) -> bool:
@@ -220,6 +240,8 @@ def _conditions(corpus: Corpus, config: BenchConfig, notes: _Notes) -> Condition
         limit=config.limit,
         metrics=in_order(config.metrics),
         tolerance=config.tolerance,
+        protocol=config.protocol,
+        edition=config.edition,
     )
 
 
@@ -307,9 +329,10 @@ def _drop_stale(folder: Path, outcome: Outcome) -> None:
     if prefix is None:
         return
     keep = {path.name for path in outcome.parts}
-    for path in (folder / "scores").glob(f"{prefix}-*-*.parquet"):
-        if path.name.rsplit("-", 2)[0] == prefix and path.name not in keep:
-            path.unlink()
+    for place in ("scores", "clicks"):
+        for path in (folder / place).glob(f"{prefix}-*-*.parquet"):
+            if path.name.rsplit("-", 2)[0] == prefix and path.name not in keep:
+                path.unlink()
 
 
 def _write_json(path: Path, content: Any) -> None:
@@ -350,6 +373,7 @@ def _record(
         "conditions": _plain(conditions),
         "model_order": [entry["name"] for entry in entries],
         "models": entries,
+        "prompts_sha256": stored_hash((folder / "prompts").glob("part-*.parquet")),
         "notes": list(notes),
         "settings": settings,
         "code_version": _version("sammed"),

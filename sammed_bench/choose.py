@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from sammed_bench.baselines import TRIVIAL_NAMES
+from sammed_bench.editions import NATIVE
 from sammed_bench.models import (
     MODELS,
     WEIGHT_NAMES,
@@ -20,6 +21,7 @@ from sammed_bench.models import (
 from sammed_bench.tables import CONTROL_SUFFIX
 from sammed_bench.types import Model
 from sammed_data.types import ModelError, UsageError, nearest
+from sammed_model.cards import find_place
 from sammed_model.types import KINDS
 
 
@@ -144,8 +146,9 @@ def _start(runs: Any) -> Wanted | None:
     """The weights that the newest run started from, if they are a file that is still there."""
     for run in sorted(runs, key=lambda r: -r.number):
         init = run.record.get("init", "random")
-        if init != "random" and Path(init).is_file():
-            return Wanted(label="sam", path=Path(init), why=f"start of {run.folder}")
+        place = find_place(init) if init != "random" else None
+        if place:
+            return Wanted(label="sam", path=place, why=f"start of {run.folder}")
     return None
 
 
@@ -173,7 +176,9 @@ def choose(asked: Sequence[str], runs: Path) -> list[Wanted]:
 
 
 def _complete(wanted: Wanted, runs: Path) -> Wanted:
-    if wanted.path or wanted.factory or wanted.label in MODELS:
+    if wanted.path:
+        return replace(wanted, path=find_place(wanted.path) or wanted.path)
+    if wanted.factory or wanted.label in MODELS:
         return wanted
     there = newest(runs) if finished_runs(runs) else []
     for found in there:
@@ -182,13 +187,16 @@ def _complete(wanted: Wanted, runs: Path) -> Wanted:
     if wanted.label in WEIGHT_NAMES:
         raise ModelError(
             f"expected weights for {wanted.label!r}, found no such run in {runs}: "
-            f"give --model {wanted.label}=PATH"
+            f"give --model {wanted.label}=PATH, or `sammed weights fetch NAME` and "
+            f"--model {wanted.label}=NAME (`sammed weights list` has the names)"
         )
+    if place := find_place(wanted.label):
+        return replace(wanted, path=place, why="weights by name")
     known = [*MODELS, *WEIGHT_NAMES, *(w.label for w in there)]
     raise UsageError(f"unknown model {wanted.label!r}: {nearest(wanted.label, known)}")
 
 
-def load(wanted: Wanted, device: str, *, fast: bool = True) -> Model:
+def load(wanted: Wanted, device: str, *, fast: bool = True, edition: str = NATIVE) -> Model:
     """The model itself; ``fast`` False lets a SAM encode by upstream's own forward.
 
     Raises:
@@ -198,6 +206,8 @@ def load(wanted: Wanted, device: str, *, fast: bool = True) -> Model:
         return from_factory(wanted.label, wanted.factory)
     if wanted.path is None:
         return renamed(MODELS[wanted.label](), wanted.label)
-    loaded = sam_from_file(wanted.label, wanted.path, kind=wanted.kind, device=device)
+    loaded = sam_from_file(
+        wanted.label, wanted.path, kind=wanted.kind, device=device, edition=edition
+    )
     loaded.model.fast = fast
     return loaded

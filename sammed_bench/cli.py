@@ -19,6 +19,7 @@ Examples:
   sammed bench --prompts 1pt,bbox,5pt
   sammed bench --model sam=sam_vit_b_01ec64.pth:sam --model ft-sam=runs/001-ft-sam/model.safetensors
   sammed bench --model sam-med2d --model mine=package.module:factory --prompts bbox,mask --limit 50
+  sammed bench --protocol centre-click --prompts 1pt,bbox+3pt,clicks:10
 """
 
 
@@ -30,8 +31,26 @@ def register(app: typer.Typer) -> None:
 
 def _bench(
     prompts: Annotated[
-        str, typer.Option(help="Prompt modes: bbox, 1pt, 3pt, 5pt, mask.")
+        str,
+        typer.Option(
+            help="Prompt modes: bbox, 1pt, 3pt, 5pt, bbox+1pt, bbox+3pt, bbox+5pt, mask, scribble, "
+            "clicks:N (a dialogue of N clicks, with clicks to 80, 85 and 90 % IoU)."
+        ),
     ] = "1pt,bbox,5pt",
+    protocol: Annotated[
+        str,
+        typer.Option(
+            help="How prompts are drawn: sam-med2d, sam-med2d-shift, centre-click, random-click, "
+            "uniform-k, box-tight, box-jitter:N (px), box-scale:F; see docs/protocols.md."
+        ),
+    ] = "sam-med2d",
+    edition: Annotated[
+        str,
+        typer.Option(
+            help="native: each model fed as its weights want it; as-released: every SAM at 256 px "
+            "by the released convention."
+        ),
+    ] = "native",
     corpus: Annotated[Path, typer.Option(help="Built corpus.")] = Path("corpus"),
     model: Annotated[
         list[str] | None,
@@ -63,13 +82,15 @@ def _bench(
     ] = 2.0,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> None:
-    from sammed_bench.protocols import parse_modes
+    from sammed_bench.modes import parse_modes
 
     modes = parse_modes(prompts)
     from sammed_bench.bench import BenchConfig, bench
     from sammed_bench.choose import choose
     from sammed_bench.console import Shown, console
+    from sammed_bench.editions import parse_edition
     from sammed_bench.metric_cards import parse_metrics
+    from sammed_bench.protocols import parse_protocol
     from sammed_bench.report import headline, write_report
     from sammed_data.corpus import Corpus
 
@@ -84,6 +105,8 @@ def _bench(
         fast=fast,
         metrics=parse_metrics(metrics),
         tolerance=tolerance,
+        protocol=parse_protocol(protocol),
+        edition=parse_edition(edition),
     )
     Corpus(corpus)  # a missing corpus is said before models are looked for
     wanted = choose(model or [], runs)

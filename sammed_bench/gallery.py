@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sammed_bench.ask import Answer, Asked, Conditions, answer_batch
+from sammed_bench.ask import Answer, Asked, answer_batch
+from sammed_bench.conditions import Conditions
 from sammed_bench.figures import CASE_COLOURS
 from sammed_bench.tables import CONTROL_SUFFIX
 from sammed_bench.types import ImagePrompts, Model

@@ -7,7 +7,9 @@ from typing import Any
 import torch
 
 from sammed_bench import surface
-from sammed_bench.ask import Answer, Asked, Conditions
+from sammed_bench.ask import Answer, Asked
+from sammed_bench.clicks import COLUMNS
+from sammed_bench.conditions import Conditions
 from sammed_bench.metric_cards import METRICS
 from sammed_bench.metrics import OVERLAPS, overlap
 from sammed_bench.surface import Ruler, surface_scores
@@ -17,7 +19,7 @@ _NOT_FINITE = "the model's answer holds values that are not finite"
 
 def unsupported() -> dict[str, Any]:
     """The columns of a mask that the model cannot be asked about: no score, which is not 0."""
-    empty = dict.fromkeys((*METRICS, "surface_unit"))
+    empty = dict.fromkeys((*METRICS, "surface_unit", *COLUMNS))
     return empty | {"status": "unsupported", "error": "", "n_clicks": 0}
 
 

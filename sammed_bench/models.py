@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from sammed_bench.editions import AS_RELEASED, NATIVE, RELEASED
 from sammed_bench.types import PROMPT_KINDS, ImagePrompts, Model, ModelFacts, Prediction
 from sammed_data.types import ModelError, nearest
 from sammed_model.checkpoint import load_model, weight_digest
@@ -38,10 +39,24 @@ class SamBench:
         model: on its device.
         name: label; the other facts come from the weights' own metadata.
         source: where it came from.
+        edition: ``native`` or ``as-released``; the latter wants a model of 256 px.
+
+    Raises:
+        ModelError: ``as-released`` with a model of another size.
     """
 
-    def __init__(self, model: SamModel, name: str, source: str = "") -> None:
+    def __init__(
+        self, model: SamModel, name: str, source: str = "", *, edition: str = NATIVE
+    ) -> None:
         self.model = model.eval()
+        self._released = edition == AS_RELEASED
+        if self._released and model.spec.image_size != RELEASED.image_size:
+            raise ModelError(
+                f"expected {name!r} at {RELEASED.image_size} px for --edition {AS_RELEASED}, found "
+                f"{model.spec.image_size} px: load it with image_size={RELEASED.image_size}"
+            )
+        self._preprocessing = RELEASED if self._released else model.preprocessing
+        self._feedback = "sigmoid" if self._released else model.mask_feedback
         self.facts = ModelFacts(
             name=name,
             kind=model.kind,
@@ -54,7 +69,7 @@ class SamBench:
     @torch.inference_mode()
     def encode(self, images: Sequence[NDArray[np.uint8]]) -> _State:
         """One pass of the encoder."""
-        prepared = [self.model.preprocessing.prepare(image) for image in images]
+        prepared = [self._preprocessing.prepare(image) for image in images]
         x_B3SS = torch.stack([tensor for tensor, _ in prepared]).to(self.model.device)
         return _State(
             embedding_BChw=self.model.encode(x_B3SS), frames=[frame for _, frame in prepared]
@@ -74,6 +89,8 @@ class SamBench:
         output = self.model.decode(
             state.embedding_BChw, Prompts(image_index_M=index.to(self.model.device), **together)
         )
+        if self._released:
+            output = replace(output, single_mask=False)
         low_res_M1hw = output.best()[0].float()
         return [
             Prediction(logits_MHW=frame.logits_to_slice(low), memory=low)
@@ -87,7 +104,8 @@ class SamBench:
         if prompts.masks_MHW is not None:
             mask = self._mask_prompt(frame.masks_to_model(prompts.masks_MHW))
         elif prompts.memory is not None:
-            mask = self.model.feedback(prompts.memory)
+            memory = prompts.memory.float()
+            mask = memory.sigmoid() if self._feedback == "sigmoid" else memory
         return {
             "points_MN2": None if points is None else frame.to_model(points),
             "point_labels_MN": prompts.point_labels_MN,
@@ -99,7 +117,7 @@ class SamBench:
         """A mask as the probabilities or logits that these weights are used to."""
         size = self.model.spec.low_res_size
         share = functional.adaptive_avg_pool2d(mask_M1SS.float(), size)
-        if self.model.mask_feedback == "sigmoid":
+        if self._feedback == "sigmoid":
             return share
         return torch.logit(share, eps=_CERTAIN)
 
@@ -127,7 +145,12 @@ class Oracle:
 
 
 def sam_from_file(
-    name: str, path: Path, *, kind: str | None = None, device: torch.device | str = "cpu"
+    name: str,
+    path: Path,
+    *,
+    kind: str | None = None,
+    device: torch.device | str = "cpu",
+    edition: str = NATIVE,
 ) -> SamBench:
     """A weight file as a model of the benchmark.
 
@@ -136,6 +159,7 @@ def sam_from_file(
         path: safetensors of this toolkit or a published checkpoint.
         kind: what the weights are, where the file does not say.
         device: where to run.
+        edition: how it is fed.
 
     Raises:
         ModelError: not there, not a checkpoint, or of an unknown layout.
@@ -143,10 +167,12 @@ def sam_from_file(
     if not path.is_file():
         raise ModelError(
             f"expected the weights of {name!r} at {path}, found no file: "
-            f"train one with `sammed train`, or give --model {name}=PATH"
+            f"train one with `sammed train`, give --model {name}=PATH, or get published weights by "
+            f"`sammed weights fetch NAME` and give --model {name}=NAME"
         )
-    model = load_model(path, device=device, kind=kind)
-    return SamBench(model.to(device), name, source=str(path))
+    size = RELEASED.image_size if edition == AS_RELEASED else None
+    model = load_model(path, device=device, kind=kind, image_size=size)
+    return SamBench(model.to(device), name, source=str(path), edition=edition)
 
 
 def from_factory(name: str, target: str) -> Model:

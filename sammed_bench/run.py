@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from sammed_bench.ask import Asked, Conditions, accepts, answer_batch
+from sammed_bench import openings
+from sammed_bench.ask import Asked, accepts, answer_batch
+from sammed_bench.clicks import click_columns, click_rows, write_clicks
+from sammed_bench.conditions import Conditions
 from sammed_bench.measure import measure, unsupported
 from sammed_bench.scores import about_mask, about_model, slug, write_part
 from sammed_bench.types import Model
@@ -120,8 +123,9 @@ def bench_corpus(
             counts["reused"] += len(made)
             progress(len(chunk))
         else:
-            made = list(_score_chunk(samples, chunk, model, conditions, batch, device, progress))
-            _write(path, made)
+            store = openings.Store.open(prompts_path(out, conditions, number // PART_IMAGES))
+            scored = _score_chunk(samples, chunk, model, conditions, batch, device, progress, store)
+            made = _write(path, store, scored)
             counts["computed"] += len(made)
         failed = [row for row in made if row["status"] == "failed"]
         counts["failed"] += len(failed)
@@ -143,14 +147,27 @@ def part_name(model: Model, conditions: Conditions, number: int) -> str:
     return f"part-{slug(facts.name)}-{digest}-{number:05d}.parquet"
 
 
-def _write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+def prompts_path(out: Path, conditions: Conditions, number: int) -> Path:
+    """File of the stored prompts of a part; models share it."""
+    return out / "prompts" / f"part-{conditions.prompts_digest()}-{number:05d}.parquet"
+
+
+def _write(path: Path, store: openings.Store, scored: Iterable[Scored]) -> list[dict[str, Any]]:
+    """Prompts and clicks first: a part is whole once its scores are there."""
+    batches = list(scored)
+    rows = [row for batch in batches for row in batch.rows]
     try:
+        if not store.stored:
+            openings.write(store.path, [row for batch in batches for row in batch.prompts])
+        clicks_path = path.parents[1] / "clicks" / path.name
+        write_clicks(clicks_path, [row for batch in batches for row in batch.clicks])
         write_part(path, rows)
     except OSError as err:
         raise UsageError(
             f"expected to write scores to {path.parent}, found {err.strerror or err}: "
             "give another --out"
         ) from err
+    return rows
 
 
 def _failures(path: Path) -> list[dict[str, Any]]:
@@ -158,6 +175,15 @@ def _failures(path: Path) -> list[dict[str, Any]]:
 
     found: list[dict[str, Any]] = pq.ParquetFile(path).read(columns=["status", "error"]).to_pylist()
     return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """The rows of some images: scores, click rounds, and the prompts given where they are new."""
+
+    rows: list[dict[str, Any]]
+    clicks: list[dict[str, Any]]
+    prompts: list[dict[str, Any]]
 
 
 def _score_chunk(
@@ -168,33 +194,48 @@ def _score_chunk(
     batch: int,
     device: torch.device | str,
     progress: Callable[[int], None],
-) -> Iterator[dict[str, Any]]:
+    store: openings.Store,
+) -> Iterator[Scored]:
     for first in range(0, len(chunk), batch):
         rows = [samples.pixels(row)[0] for row in chunk[first : first + batch]]
-        asked = [Asked.of(row, samples.masks[row.sample_id], conditions, device) for row in rows]
-        yield from score_batch(model, asked, conditions)
+        asked = [
+            Asked.of(row, samples.masks[row.sample_id], conditions, device, store) for row in rows
+        ]
+        scored = score_batch(model, asked, conditions)
+        if not store.stored:
+            scored.prompts.extend(_prompt_rows(asked, conditions))
+        yield scored
         progress(len(rows))
 
 
-def score_batch(
-    model: Model, asked: Sequence[Asked], conditions: Conditions
-) -> list[dict[str, Any]]:
-    """The score rows of some images in all modes."""
+def _prompt_rows(asked: Sequence[Asked], conditions: Conditions) -> Iterator[dict[str, Any]]:
+    for image in asked:
+        yield from openings.rows_of(
+            image.opening, image.target, conditions.protocol, conditions.seed
+        )
+
+
+def score_batch(model: Model, asked: Sequence[Asked], conditions: Conditions) -> Scored:
+    """The score rows and click rounds of some images in all modes."""
     answers = answer_batch(model, asked, conditions)
     who = about_model(model.facts) | {
         "protocol": conditions.protocol.name,
         "protocol_hash": conditions.protocol.hash,
         "seed": conditions.seed,
     }
-    rows = []
-    for mode in conditions.modes:
-        for image, answer in zip(asked, answers[mode], strict=True):
+    scored = Scored(rows=[], clicks=[], prompts=[])
+    for i, image in enumerate(asked):
+        about = [who | about_mask(image.row, mask) for mask in image.masks]
+        own = {mode: made[i] for mode, made in answers.items()}
+        for mode in conditions.modes:
             if accepts(model, mode):
-                scores = measure(image, answer, conditions)
+                scores = measure(image, own[mode], conditions)
+                clicks = click_columns(own[mode], mode, len(image.masks))
             else:
-                scores = [unsupported()] * len(image.masks)
-            rows += [
-                who | about_mask(image.row, mask) | {"mode": mode} | score
-                for mask, score in zip(image.masks, scores, strict=True)
-            ]
-    return rows
+                scores, clicks = [unsupported()] * len(about), [{}] * len(about)
+            scored.rows.extend(
+                known | {"mode": mode} | score | more
+                for known, score, more in zip(about, scores, clicks, strict=True)
+            )
+        scored.clicks.extend(click_rows(model, image, own, conditions, about))
+    return scored

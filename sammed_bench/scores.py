@@ -59,6 +59,12 @@ SCHEMA = pa.schema(
         ("status", pa.string()),
         ("error", pa.string()),
         ("n_clicks", pa.int32()),
+        # Of modes clicks:N alone (``clicks``).
+        ("noc80", pa.int32()),
+        ("noc85", pa.int32()),
+        ("noc90", pa.int32()),
+        ("noc_reached", pa.int32()),
+        ("click_auc", pa.float64()),
     ]
 )
 ORDER = ("sample_id", "mask_index", "mode")
@@ -141,7 +147,8 @@ def read_scores(results: Path, columns: Sequence[str] | None = None) -> pd.DataF
     """All score rows of a results folder, ordered by model, sample, mask and mode."""
     wanted = list(columns) if columns else None
     tables = [pq.ParquetFile(path).read(columns=wanted) for path in parts(results)]
-    frame: pd.DataFrame = pa.concat_tables(tables).to_pandas()
+    # Parts of an older version lack columns that came later; those are null there.
+    frame: pd.DataFrame = pa.concat_tables(tables, promote_options="default").to_pandas()
     keys = [name for name in ("model", *ORDER) if name in frame.columns]
     ordered: pd.DataFrame = frame.sort_values(keys, kind="stable").reset_index(drop=True)
     return ordered

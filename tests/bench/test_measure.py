@@ -10,8 +10,8 @@ import pytest
 import tiny_corpus
 
 from sammed_bench import scores
-from sammed_bench.ask import Conditions
 from sammed_bench.bench import BenchConfig, bench
+from sammed_bench.conditions import Conditions
 from sammed_bench.metric_cards import METRICS, parse_metrics
 from sammed_bench.metric_tables import metric_tables
 from sammed_bench.models import Oracle

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sammed_bench import protocols
-from sammed_bench.protocols import SAM_MED2D, Target, parse_modes
+from sammed_bench.modes import parse_modes
+from sammed_bench.protocols import SAM_MED2D, Target
 from sammed_data.types import UsageError
 
 SIZES = [(40, 60), (300, 210), (256, 256), (130, 500), (512, 640)]

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from sammed_bench import report, scores, tables
+from sammed_bench import clicks, report, scores, tables
 from sammed_bench.console import terminal_table
 from sammed_bench.figures import bar_chart
 from sammed_bench.statistics import MIN_CLUSTERS
@@ -42,6 +42,7 @@ def _rows(patients: int, splits=("test",), status="ok", small=False):
                 dice = dice + patient / 1000 if answered == "ok" else 0.0
                 made.append(
                     dict.fromkeys(scores.SCHEMA.names, "")
+                    | dict.fromkeys(clicks.COLUMNS)
                     | {"model": model, "kind": kind, "mode": "bbox", "split": split}
                     | {"recipe": "trivial" if kind == "trivial" else "tiny", "status": answered}
                     | {"dice": dice, "iou": dice / (2 - dice), "dataset": f"d-{split}"}

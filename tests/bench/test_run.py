@@ -8,10 +8,10 @@ import tiny_corpus
 import torch
 
 from sammed_bench import run, scores
-from sammed_bench.ask import Conditions
 from sammed_bench.bench import BenchConfig, bench
+from sammed_bench.conditions import Conditions
 from sammed_bench.models import Oracle, SamBench
-from sammed_bench.protocols import MODES, parse_modes
+from sammed_bench.modes import MODES, parse_modes
 from sammed_bench.run import bench_corpus, choose_splits
 from sammed_data.corpus import Corpus
 from sammed_data.types import CorpusError, UsageError
@@ -132,7 +132,7 @@ def test_finished_parts_are_not_computed_again(corpus, tmp_path, monkeypatch):
     outcome.parts[1].unlink()
     again, resumed = _scores(corpus, model, tmp_path)
     assert model.encoded == 8 + 3
-    assert (resumed.reused, resumed.computed) == (5 * 2 * 5, 3 * 2 * 5)
+    assert (resumed.reused, resumed.computed) == (5 * 2 * len(MODES), 3 * 2 * len(MODES))
     assert before.equals(again)
     assert not list(tmp_path.rglob("*.partial"))
 
