@@ -210,7 +210,7 @@ class OnnxModel:
         mask = torch.zeros(len(prompts), 1, size, size) if mask is None else mask.float()
         low = torch.zeros(len(prompts), 4, size, size)
         iou = torch.zeros(len(prompts), 4)
-        for image in prompts.image_index_M.unique().tolist():
+        for image in sorted(set(prompts.image_index_M.tolist())):
             rows = prompts.image_index_M == image
             low_rows, iou_rows, _ = self._decoder.run(
                 None,

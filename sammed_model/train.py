@@ -237,6 +237,9 @@ def _write_model(run: Run) -> None:
         for name, parameter in trainable(run.model).items():
             parameter.copy_(best[name])
     recipe = "tiny" if run.model.spec.name == "vit_tiny" else run.config.recipe_name
+    # `sammed predict` windows images as the corpus did.
+    options = run.loader.rows.corpus.manifest.get("options", {})
+    run.model.metadata["intensity_policy"] = options.get("intensity", "auto")
     if run.base["init"] != "random":
         low_rank = {"rank": run.config.lora_rank, "alpha": run.config.lora_alpha}
         save_trained(

@@ -74,6 +74,9 @@ def predict(
     stop_overlap: Annotated[
         float, typer.Option(help="Stop where Dice with the slice before falls below.")
     ] = 0.3,
+    stop_growth: Annotated[
+        float, typer.Option(help="Stop where the area exceeds the prompted slice's so many times.")
+    ] = 3.0,
     format_: Annotated[
         str, typer.Option("--format", help="auto (as the input), png, nifti, nrrd or seg.")
     ] = "auto",
@@ -128,8 +131,8 @@ def predict(
         coarse_form=prompts_as,
         axis=axis,
         orientation=orientation,
-        window=_window(window, modality, made, path),
-        following=_following(follow, range_, stop_overlap),
+        window=_window(window, modality, made),
+        following=_following(follow, range_, stop_overlap, stop_growth),
         form=format_,  # type: ignore[arg-type]  # checked above
         per_object=per_object,
         overlays=overlay,
@@ -172,7 +175,7 @@ def _predictor(path: Path, kind: str | None, precision: str, device: str) -> Any
     return SammedPredictor(model, precision=precision)
 
 
-def _window(text: str | None, modality: str, predictor: Any, path: Path) -> Any:
+def _window(text: str | None, modality: str, predictor: Any) -> Any:
     """``--window``, else the policy that the weight file was trained with, else auto."""
     from sammed_app.predict.scan import Window
     from sammed_data.intensity import check_policy
@@ -191,12 +194,12 @@ def _window(text: str | None, modality: str, predictor: Any, path: Path) -> Any:
     return Window(policy=check_policy(text), modality=modality)
 
 
-def _following(on: bool, text: str | None, overlap: float) -> Following:
+def _following(on: bool, text: str | None, overlap: float, growth: float) -> Following:
     from sammed_app.predict.types import Following
     from sammed_data.types import UsageError
 
     if text is None:
-        return Following(on=on, least_overlap=overlap)
+        return Following(on=on, least_overlap=overlap, most_share=growth)
     first, colon, last = text.partition(":")
     if not colon or not all(part.isdecimal() or not part for part in (first, last)):
         raise UsageError(f"expected --range FIRST:LAST, found {text!r}")
@@ -205,6 +208,7 @@ def _following(on: bool, text: str | None, overlap: float) -> Following:
         first=int(first) if first else None,
         last=int(last) if last else None,
         least_overlap=overlap,
+        most_share=growth,
     )
 
 

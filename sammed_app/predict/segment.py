@@ -187,6 +187,8 @@ class _Work:
         area = int(mask_HW.sum())
         if area < max(self._rule.least_px, self._rule.least_share * track.seed_px):
             return "it vanishes"
+        if area > self._rule.most_share * track.seed_px:
+            return f"it grows to {area / track.seed_px:.1f} times the prompted area"
         overlap = 2 * int((mask_HW & track.mask_HW).sum()) / (area + int(track.mask_HW.sum()))
         if overlap < self._rule.least_overlap:
             return f"it overlaps the slice before by Dice {overlap:.2f} only"
@@ -207,6 +209,11 @@ class _Work:
 
 
 def _tight(mask_HW: NDArray[np.bool_]) -> NDArray[Any]:
-    """Half-open xyxy."""
-    rows, columns = np.flatnonzero(mask_HW.any(1)), np.flatnonzero(mask_HW.any(0))
-    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float32)
+    """Half-open xyxy of the largest 8-connected part: a stray pixel must not widen the box."""
+    import cv2
+
+    _, _, table, _ = cv2.connectedComponentsWithStats(
+        np.ascontiguousarray(mask_HW, np.uint8), connectivity=8
+    )
+    x, y, width, height, _ = table[1 + table[1:, cv2.CC_STAT_AREA].argmax()]
+    return np.array([x, y, x + width, y + height], np.float32)

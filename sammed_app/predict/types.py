@@ -43,6 +43,7 @@ class Following:
         least_overlap: stop where the Dice overlap with the slice before falls below.
         least_share: stop where the area falls below this share of the prompted slice's.
         least_px: stop below this area.
+        most_share: stop where the area is more than this many times the prompted slice's.
     """
 
     on: bool = False
@@ -51,6 +52,7 @@ class Following:
     least_overlap: float = 0.3
     least_share: float = 0.02
     least_px: int = 4
+    most_share: float = 3.0
 
 
 @dataclass(kw_only=True)

@@ -57,20 +57,11 @@ def _prompts(path, axis):
 
 
 GRID_FIELDS = [
-    "sform_code",
-    "qform_code",
-    "srow_x",
-    "srow_y",
-    "srow_z",
-    "quatern_b",
-    "quatern_c",
-    "quatern_d",
-    "qoffset_x",
-    "qoffset_y",
-    "qoffset_z",
-    "pixdim",
+    "sform_code", "qform_code", "srow_x", "srow_y",
+    "srow_z", "quatern_b", "quatern_c", "quatern_d",
+    "qoffset_x", "qoffset_y", "qoffset_z", "pixdim",
     "xyzt_units",
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("axis", ["axial", "coronal", "sagittal"])
@@ -114,6 +105,22 @@ def test_following_stays_in_its_range(tmp_path, predictor):
     assert len(predictor.encoded) == 4  # a slice is encoded once
     step = found["slices"][1]["position_mm"] - found["slices"][0]["position_mm"]
     assert step == pytest.approx(3)
+
+
+def test_following_stops_where_a_mask_leaks_or_jumps(tmp_path, predictor):
+    """Slice 6 spreads over the image, and on slice 0..2 the object is elsewhere."""
+    array = np.full((22, 25, 9), 30, np.uint8)
+    array[8:14, 9:16, 3:6] = 200
+    array[5:17, 6:19, 6] = 200
+    array[14:17, 16:19, :3] = 200
+    path = _nifti(tmp_path / "scan.nii", array, np.diag([-1.5, -0.8, 3, 1]))
+    asked = Asked(object="a", index=4, box_xyxy=(8, 9, 14, 16))
+    options = Options(inputs=(path,), out=tmp_path / "m.nii.gz", asked=(asked,),
+                      following=Following(on=True))  # fmt: skip
+    found = run(options, predictor).images[0]["objects"][0]
+    assert [s["slice"] for s in found["slices"]] == [3, 4, 5]
+    assert "grows to 3.7 times the prompted area on slice 6" in found["following_ended"]["upwards"]
+    assert "Dice 0.00 only on slice 2" in found["following_ended"]["downwards"]
 
 
 def test_nrrd_and_nifti2_come_back_on_their_grid(tmp_path, predictor):
@@ -320,6 +327,26 @@ def test_json_prompts_and_model_names(tmp_path):
     assert one.points == ((3, 4, 0),)
     assert split_model("weights/a.pth:sam") == (Path("weights/a.pth"), "sam")
     assert split_model("a.safetensors") == (Path("a.safetensors"), None)
+
+
+def test_the_window_is_that_of_the_weights_unless_said(tmp_path):
+    from types import SimpleNamespace
+
+    from sammed_app.predict.cli import _window
+
+    trained = SimpleNamespace(model=SimpleNamespace(metadata={"intensity_policy": "paper"}))
+    assert _window(None, "MR", trained) == Window(policy="paper", modality="MR")
+    assert _window("ct-lung", "CT", trained).policy == "ct-lung"
+    assert _window("-100,300", "CT", None).bounds == (-100, 300)
+    for text, words in (("ct-lungs", "ct-lung"), ("5,1", "low < high"), ("5", "2 numbers")):
+        with pytest.raises(UsageError, match=words):
+            _window(text, "", None)
+    path = _nifti(tmp_path / "ct.nii", np.linspace(-1000, 1100, 19 * 26 * 14).reshape(
+        19, 26, 14).astype(np.int16), np.diag([1.5, 0.8, 3, 1]))  # fmt: skip
+    scan = read_scan(path, Window(modality="CT"), orientation="lps", channel=None)
+    assert (scan.intensity.low, scan.intensity.high) == (-160, 240)
+    scan = read_scan(path, Window(), orientation="lps", channel=None)
+    assert "--modality CT" in scan.warnings[0]
 
 
 def test_prompts_outside_and_slices_missing_are_sentences(tmp_path, predictor):

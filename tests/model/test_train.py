@@ -76,6 +76,7 @@ def test_a_run_leaves_a_model_that_loads_and_says_what_it_is(corpus, tmp_path):
         "run.json",
     ]
     model = load_model(done.weights)
+    assert model.metadata["intensity_policy"] == "auto"
     assert (model.kind, model.metadata["recipe"]) == ("sam-med2d", "tiny")
     record = json.loads((done.folder / "run.json").read_text())
     assert record["weights_sha256"] == weight_digest(model)
