@@ -59,9 +59,9 @@ def augment(batch: Batch, level: Augmentation) -> Batch:
         return batch
     how, device = STRENGTHS[level], batch.images_B3SS.device
     seeds_B = batch.visit_seeds_B
-    draw_B8 = uniform(seeds_B, _DRAWS).float().to(device)
+    draw_B8 = uniform(seeds_B, _DRAWS).float().to(device, non_blocking=True)
     images = _intensity(batch.images_B3SS, how, draw_B8, derive_seeds(seeds_B, _NOISE_STREAM))
-    map_B23, area_B = _map(how, draw_B8, batch.sided_B.to(device))
+    map_B23, area_B = _map(how, draw_B8, batch.sided_B.to(device, non_blocking=True))
     return _moved(replace(batch, images_B3SS=images), map_B23, area_B)
 
 
@@ -120,7 +120,7 @@ def _intensity(x_B3SS: Tensor, how: Strength, draw_B8: Tensor, noise_seeds_B: Te
     mean = (bent * inside).mean(dim=(1, 2, 3), keepdim=True) / share
     spread = (((bent - mean) * inside) ** 2).mean(dim=(1, 2, 3), keepdim=True) / share
     side = x_B3SS.shape[-1]
-    seeds = noise_seeds_B.to(x_B3SS.device)
+    seeds = noise_seeds_B.to(x_B3SS.device, non_blocking=True)
     noise = _signed(uniform(seeds, side * side).float()).view(-1, 1, side, side) * 3**0.5
     amount = how.noise * draw_B8[:, 7][:, None, None, None] * spread.sqrt()
     return (mean + contrast * (bent - mean) + amount * noise) * inside

@@ -137,9 +137,10 @@ def _sum_in_buckets(gradients: list[Tensor]) -> None:
     def finish() -> None:
         work, flat, members = waiting.popleft()
         work.wait()
-        sizes = [member.numel() for member in members]
-        for member, part in zip(members, flat.split(sizes), strict=True):
-            member.copy_(part.view_as(member))
+        first = 0
+        for member in members:
+            member.copy_(flat[first : first + member.numel()].view_as(member))
+            first += member.numel()
 
     for members in _buckets(gradients):
         flat = torch.cat([member.reshape(-1) for member in members])

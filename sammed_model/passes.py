@@ -56,6 +56,7 @@ class Session:
         self.passes = passes
         self.step = step
         self._valid_M = batch.valid_B1SS[batch.image_index_M, 0]
+        self._seeds_M = self._on_device(batch.seeds_M)
         # Decisions are drawn on the CPU: the device need not be waited for.
         counts = self._draw(_COUNT).mul(len(CLICK_COUNTS)).long()
         self._counts = [
@@ -80,11 +81,11 @@ class Session:
         return {last, 2 + int(hash_unit("alone", self.step) * (last - 2))}
 
     def _on_device(self, index: Tensor) -> Tensor:
-        return index.to(self.batch.masks_M1SS.device)
+        # Without 'non_blocking' even a copy to a GPU waits until the GPU has nothing to do.
+        return index.to(self.batch.masks_M1SS.device, non_blocking=True)
 
     def _seeds(self, index: Tensor, stream: int) -> Tensor:
-        seeds = prompts.derive_seeds(self.batch.seeds_M, stream)
-        return self._on_device(seeds)[index]
+        return prompts.derive_seeds(self._seeds_M[index], stream)
 
     def first(self) -> list[Group]:
         """Pass 0: a box or a point."""

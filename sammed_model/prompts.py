@@ -205,5 +205,5 @@ def jitter_boxes(
     height, width = size_hw
     low = torch.minimum(moved[:, :2], boxes_M4[:, 2:] - 1).clamp(min=0)
     high = torch.maximum(moved[:, 2:], boxes_M4[:, :2] + 1)
-    edge = torch.tensor([width, height], dtype=moved.dtype, device=moved.device)
-    return torch.cat([low, torch.minimum(high, edge)], dim=1)
+    high_x, high_y = high[:, :1].clamp(max=width), high[:, 1:].clamp(max=height)
+    return torch.cat([low, high_x, high_y], dim=1)
