@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from sammed_data.entry_parts import Axes, Collection, RawPixels, RunLengths, Strict, Table
+from sammed_data.lineage import bundled_catalogs
 from sammed_data.types import CatalogError, nearest
 
 Modality = Literal[
@@ -402,9 +403,3 @@ def load_catalogs(folder: Path | None) -> dict[str, CatalogEntry]:
     if problems:
         raise CatalogError("\n".join(problems))
     return entries
-
-
-def bundled_catalogs() -> Path:
-    """The catalogue folder of an installed wheel, or of the source tree."""
-    inside = Path(__file__).parent / "catalogs"
-    return inside if inside.is_dir() else Path(__file__).parent.parent / "catalogs"

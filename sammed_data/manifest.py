@@ -139,6 +139,7 @@ def _dataset(plan: DatasetPlan, records: Sequence[Record]) -> dict[str, Any]:
         "role": entry.role,
         "evidence": entry.evidence,
         "overlaps": list(entry.overlaps),
+        "used_by": list(entry.used_by),
         "patient_unit": entry.patient.unit if entry.patient else "unknown",
         "patients": len({p for r in own for p in r["patients"]}),
         "splits": {s: sum(r["rows"] for r in own if r["split"] == s) for s in SPLITS},

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from sammed_data.catalog import bundled_catalogs, read_yaml
+from sammed_data.catalog import read_yaml
+from sammed_data.lineage import bundled_catalogs
 from sammed_data.types import CatalogError, nearest
 
 Side = Literal["left", "right"]

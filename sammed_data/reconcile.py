@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sammed_data.catalog import CatalogEntry, bundled_catalogs, load_catalogs, read_yaml
+from sammed_data.catalog import CatalogEntry, load_catalogs, read_yaml
 from sammed_data.corpus import VIEWS, Corpus, View
+from sammed_data.lineage import bundled_catalogs
 from sammed_data.ontology import load_ontology
 from sammed_data.released.classes import ClassMap, completed, label_key, read_class_map
 from sammed_data.released.names import class_id, image_name

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 
 from sammed_data.catalog import CatalogEntry
+from sammed_data.lineage import joined
 from sammed_data.privacy import Pseudonyms
 from sammed_data.sources import relative
 from sammed_data.types import Case
@@ -58,13 +59,7 @@ def overlap_groups(entries: Mapping[str, CatalogEntry]) -> dict[str, tuple[str, 
 
     The whole catalogue counts, not what is on disk: a source that is added moves nothing.
     """
-    groups = {name: {name} for name in entries}
-    for name, entry in entries.items():
-        for other in entry.overlaps:
-            if other in groups and groups[other] is not groups[name]:
-                joined = groups[name] | groups[other]
-                groups |= dict.fromkeys(joined, joined)
-    return {name: tuple(sorted(members)) for name, members in groups.items()}
+    return joined({name: entry.overlaps for name, entry in entries.items()})
 
 
 def assign_splits(
