@@ -19,6 +19,7 @@ from sammed_data.manifest import sammed_version
 from sammed_data.types import ModelError, SammedError, UsageError
 from sammed_data.writers.dicom_seg import Author
 from sammed_model.checkpoint import weight_digest
+from sammed_model.onnx_model import OnnxModel
 from sammed_model.predictor import SammedPredictor
 from sammed_model.runs import write_json
 
@@ -206,7 +207,9 @@ def _record(options: Options, predictor: SammedPredictor, model: str, report: Re
             "sammed": sammed_version(),
             "model": model,
             "kind": predictor.model.kind,
-            "weights_sha256": weight_digest(predictor.model),
+            "weights_sha256": predictor.model.metadata["weights_sha256"]
+            if isinstance(predictor.model, OnnxModel)
+            else weight_digest(predictor.model),
             "preprocessing": predictor.model.preprocessing.to_dict(),
             "options": resolved | {"out": str(options.out), "coarse": str(options.coarse or "")},
             "images": report.images,

@@ -112,6 +112,8 @@ def _sources(source: Path) -> list[Any]:
             continue
         try:
             data = pydicom.dcmread(file, stop_before_pixels=True)
+            if "SpecificCharacterSet" in data and not data.SpecificCharacterSet:
+                del data.SpecificCharacterSet  # highdicom refuses an empty one
             if str(data.get("Modality", "")) not in NOT_IMAGES and "Rows" in data:
                 found.append(data)
         except parse_errors() as err:
