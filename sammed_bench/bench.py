@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import torch
 
-from sammed_bench import run
+from sammed_bench import contamination, levels, predictions, run
 from sammed_bench.baselines import FALLBACK_RADIUS, training_radius, trivial_baselines
 from sammed_bench.choose import Wanted, load
 from sammed_bench.conditions import Conditions
@@ -77,6 +77,7 @@ class BenchConfig:
         tolerance: of the normalised surface Dice, in mm, or px where the spacing is unknown.
         protocol: how prompts are drawn.
         edition: how models are fed, ``native`` or ``as-released``.
+        keep_predictions: leave the masks beside the scores, with scores of images and volumes.
     """
 
     modes: tuple[str, ...] = ("1pt", "bbox", "5pt")
@@ -93,6 +94,7 @@ class BenchConfig:
     tolerance: float = TOLERANCE
     protocol: PromptProtocol = SAM_MED2D
     edition: str = NATIVE
+    keep_predictions: bool = False
 
     def __post_init__(self) -> None:
         if not self.tolerance > 0:
@@ -181,6 +183,7 @@ def bench(
             device=device,
             samples=samples,
             progress=notes.report.advance,
+            keep=config.keep_predictions,
         )
         scored.append((model, outcome, time.perf_counter() - began))
         _drop_stale(folder, outcome)
@@ -188,6 +191,9 @@ def bench(
     settings = {"corpus": str(corpus.root)} | asdict(config) | {"device": device}
     settings |= {"protocol": config.protocol.name}
     _record(folder, conditions, scored, notes.said, settings)
+    contamination.write(folder, corpus, samples.rows, [m.facts for m in everybody])
+    if config.keep_predictions:
+        levels.write(folder, samples, conditions)
     if config.gallery:
         write_gallery(folder, read_scores(folder), models, samples, conditions, device)
     return BenchResult(
@@ -329,7 +335,7 @@ def _drop_stale(folder: Path, outcome: Outcome) -> None:
     if prefix is None:
         return
     keep = {path.name for path in outcome.parts}
-    for place in ("scores", "clicks"):
+    for place in ("scores", "clicks", predictions.FOLDER):
         for path in (folder / place).glob(f"{prefix}-*-*.parquet"):
             if path.name.rsplit("-", 2)[0] == prefix and path.name not in keep:
                 path.unlink()

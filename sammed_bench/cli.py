@@ -80,6 +80,14 @@ def _bench(
     tolerance: Annotated[
         float, typer.Option(help="Of nsd, in mm; in pixels where the spacing is unknown.")
     ] = 2.0,
+    keep_predictions: Annotated[
+        bool,
+        typer.Option(
+            "--keep-predictions",
+            help="Leave the masks beside the scores: tables by image and by volume, and metrics "
+            "again without a GPU (`sammed report --recompute`).",
+        ),
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> None:
     from sammed_bench.modes import parse_modes
@@ -107,6 +115,7 @@ def _bench(
         tolerance=tolerance,
         protocol=parse_protocol(protocol),
         edition=parse_edition(edition),
+        keep_predictions=keep_predictions,
     )
     Corpus(corpus)  # a missing corpus is said before models are looked for
     wanted = choose(model or [], runs)

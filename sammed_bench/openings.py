@@ -147,7 +147,7 @@ def _together(rows: Sequence[Mapping[str, Any]], target: Target) -> ImagePrompts
     if first["box"] is not None:
         return ImagePrompts(boxes_M4=_floats([row["box"] for row in rows], device))
     if first["mask_runs"] is not None:
-        masks = np.stack([_filled(row["mask_runs"], shape) for row in rows])
+        masks = np.stack([filled(row["mask_runs"], shape) for row in rows])
         return ImagePrompts(masks_MHW=torch.from_numpy(masks).to(device))
     points = _floats([row["points"] for row in rows], device)
     labels = torch.tensor([row["labels"] for row in rows], dtype=torch.int64, device=device)
@@ -187,7 +187,7 @@ def runs(mask_HW: NDArray[np.bool_]) -> list[int]:
     return found
 
 
-def _filled(lengths: Sequence[int], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+def filled(lengths: Sequence[int], shape: tuple[int, ...]) -> NDArray[np.bool_]:
     """The mask of its runs."""
     return np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(shape)
 

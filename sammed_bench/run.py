@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from sammed_bench import openings
+from sammed_bench import openings, predictions
 from sammed_bench.ask import Asked, accepts, answer_batch
 from sammed_bench.clicks import click_columns, click_rows, write_clicks
 from sammed_bench.conditions import Conditions
@@ -93,6 +93,7 @@ def bench_corpus(
     device: torch.device | str = "cpu",
     samples: Samples | None = None,
     progress: Callable[[int], None] = lambda images: None,
+    keep: bool = False,
 ) -> Outcome:
     """Score one model and leave its rows in ``out/scores/part-*.parquet``.
 
@@ -105,6 +106,7 @@ def bench_corpus(
         device: where prompts and masks live.
         samples: reader with a cache, shared between models.
         progress: told how many more images are done.
+        keep: the predictions too, in ``out/predictions``.
 
     Raises:
         UsageError: ``out`` cannot be written.
@@ -118,13 +120,18 @@ def bench_corpus(
         chunk = work[number : number + PART_IMAGES]
         path = out / "scores" / part_name(model, conditions, number // PART_IMAGES)
         paths.append(path)
-        if path.is_file():
+        kept = out / predictions.FOLDER / path.name
+        if path.is_file() and (kept.is_file() or not keep):
             made = _failures(path)
             counts["reused"] += len(made)
             progress(len(chunk))
         else:
             store = openings.Store.open(prompts_path(out, conditions, number // PART_IMAGES))
-            scored = _score_chunk(samples, chunk, model, conditions, batch, device, progress, store)
+            about = (samples, chunk, model, conditions, batch, device, progress, store)
+            scored = list(_score_chunk(*about, keep=keep))
+            if keep:
+                found = [row for one in scored for row in one.predictions]
+                predictions.write(kept, model, found)
             made = _write(path, store, scored)
             counts["computed"] += len(made)
         failed = [row for row in made if row["status"] == "failed"]
@@ -179,11 +186,12 @@ def _failures(path: Path) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """The rows of some images: scores, click rounds, and the prompts given where they are new."""
+    """The rows of some images: scores, click rounds, new prompts, predictions to keep."""
 
     rows: list[dict[str, Any]]
     clicks: list[dict[str, Any]]
     prompts: list[dict[str, Any]]
+    predictions: list[dict[str, Any]]
 
 
 def _score_chunk(
@@ -195,13 +203,15 @@ def _score_chunk(
     device: torch.device | str,
     progress: Callable[[int], None],
     store: openings.Store,
+    *,
+    keep: bool,
 ) -> Iterator[Scored]:
     for first in range(0, len(chunk), batch):
         rows = [samples.pixels(row)[0] for row in chunk[first : first + batch]]
         asked = [
             Asked.of(row, samples.masks[row.sample_id], conditions, device, store) for row in rows
         ]
-        scored = score_batch(model, asked, conditions)
+        scored = score_batch(model, asked, conditions, keep=keep)
         if not store.stored:
             scored.prompts.extend(_prompt_rows(asked, conditions))
         yield scored
@@ -215,15 +225,17 @@ def _prompt_rows(asked: Sequence[Asked], conditions: Conditions) -> Iterator[dic
         )
 
 
-def score_batch(model: Model, asked: Sequence[Asked], conditions: Conditions) -> Scored:
-    """The score rows and click rounds of some images in all modes."""
+def score_batch(
+    model: Model, asked: Sequence[Asked], conditions: Conditions, *, keep: bool = False
+) -> Scored:
+    """The score rows and click rounds of some images in all modes, and the answers to ``keep``."""
     answers = answer_batch(model, asked, conditions)
     who = about_model(model.facts) | {
         "protocol": conditions.protocol.name,
         "protocol_hash": conditions.protocol.hash,
         "seed": conditions.seed,
     }
-    scored = Scored(rows=[], clicks=[], prompts=[])
+    scored = Scored(rows=[], clicks=[], prompts=[], predictions=[])
     for i, image in enumerate(asked):
         about = [who | about_mask(image.row, mask) for mask in image.masks]
         own = {mode: made[i] for mode, made in answers.items()}
@@ -238,4 +250,7 @@ def score_batch(model: Model, asked: Sequence[Asked], conditions: Conditions) ->
                 for known, score, more in zip(about, scores, clicks, strict=True)
             )
         scored.clicks.extend(click_rows(model, image, own, conditions, about))
+        if keep:
+            given = {mode: answer for mode, answer in own.items() if accepts(model, mode)}
+            scored.predictions.extend(predictions.rows_of(image, given))
     return scored
