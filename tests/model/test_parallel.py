@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import parallel_worker
@@ -15,9 +18,13 @@ import torch
 from safetensors.torch import load_file
 from tiny_corpus import write_corpus
 
-from sammed_data.corpus import Corpus
+from sammed_data.corpus import VIEWS, Corpus
+from sammed_data.index import open_index
 from sammed_data.types import UsageError
+from sammed_model.ahead import one_ahead
 from sammed_model.config import TrainConfig
+from sammed_model.dataset import Draw
+from sammed_model.feed import Loader, TrainingSet
 from sammed_model.parallel import ALONE
 from sammed_model.train import train
 
@@ -128,3 +135,79 @@ def test_torchrun_command_line(corpus, tmp_path):
     assert done.stdout.count("weights in") == 1
     assert [p.name for p in (tmp_path / "runs").iterdir()] == ["001-ft-sam"]
     assert json.loads((tmp_path / "runs/001-ft-sam/run.json").read_text())["images_seen"] == 8
+
+
+def _template() -> str:
+    """The SLURM script for training in docs/cluster.md."""
+    text = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
+    return text.split("```sh\n")[1].split("```")[0]
+
+
+def _scheduler(folder: Path, torchrun: str) -> dict[str, str]:
+    """Commands of a cluster that only write down what they are asked."""
+    commands = {
+        "srun": 'exec "$@"',
+        "scontrol": f'echo "$*" >> {folder}/scontrol; [ "$1" = show ] && echo node7 || true',
+        "torchrun": torchrun,
+    }
+    for name, body in commands.items():
+        (folder / name).write_text(f"#!/bin/bash\n{body}\n")
+        (folder / name).chmod(0o755)
+    job = {"SLURM_JOB_NODELIST": "node[7-8]", "SLURM_NNODES": "2", "SLURM_JOB_ID": "41"}
+    where = {"CORPUS": "corpus", "WEIGHTS": "sam.pth", "RUNS": str(folder / "runs")}
+    return os.environ | job | where | {"PATH": f"{folder}:{os.environ['PATH']}"}
+
+
+def test_slurm_template(tmp_path):
+    script = tmp_path / "job.sh"
+    script.write_text(_template())
+    subprocess.run(["bash", "-n", script], check=True)
+    for name, files in {"001-sam-med2d": ["run.json"], "002-sam-med2d": ["state.json"]}.items():
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        for file in files:
+            (tmp_path / "runs" / name / file).write_text("{}")
+    where = _scheduler(tmp_path, f'echo "$*" > {tmp_path}/asked; exit 7')
+    assert subprocess.run(["bash", script], env=where, check=False).returncode == 7
+    asked = (tmp_path / "asked").read_text()
+    assert "--rdzv-endpoint node7:29500" in asked
+    assert asked.rstrip().endswith(f"--resume {tmp_path}/runs/002-sam-med2d")
+    assert "requeue" not in (tmp_path / "scontrol").read_text()
+    stops = f"trap 'exit 1' TERM; touch {tmp_path}/ready; while :; do sleep 0.05; done"
+    where = _scheduler(tmp_path, stops)
+    job = subprocess.Popen(["bash", script], env=where)
+    while not (tmp_path / "ready").exists():
+        time.sleep(0.05)
+    job.send_signal(signal.SIGUSR1)
+    assert job.wait(timeout=30) == 1
+    assert "requeue 41" in (tmp_path / "scontrol").read_text()
+
+
+def test_loader_threads_and_copies_ahead_do_not_change_the_order(corpus):
+    opened, model = Corpus(corpus), parallel_worker.model_of()
+    rows = TrainingSet(opened, open_index(opened).select(opened, ["train"], VIEWS["sam-med2d"]))
+    draw = Draw(masks_per_image=2, seed=0)
+
+    def first(workers: int) -> list:
+        loader = Loader(rows, model.preprocessing, batch_images=2, draw=draw, workers=workers)
+        moved = []
+
+        def copied(batch):
+            moved.append(batch.position)
+            return batch, None
+
+        source = one_ahead(loader.batches((0, 3)), copied)
+        found = list(itertools.islice(source, 9))
+        source.close()
+        # One batch further, no more: it is on its way while the last is learned from.
+        assert moved[:9] == [b.position for b in found]
+        assert len(moved) <= 10
+        return found
+
+    wanted = first(0)
+    assert wanted[0].position == (0, 3)
+    for workers in (1, 3):
+        for a, b in zip(wanted, first(workers), strict=True):
+            assert (a.position, a.keys) == (b.position, b.keys)
+            assert torch.equal(a.seeds_M, b.seeds_M)
+            assert torch.equal(a.images_B3SS, b.images_B3SS)
+            assert torch.equal(a.masks_M1SS, b.masks_M1SS)
