@@ -132,11 +132,42 @@ def _bench(
 
 def _report(
     results: Annotated[Path, typer.Argument(help="Results folder of `sammed bench`.")],
+    recompute: Annotated[
+        bool,
+        typer.Option(
+            "--recompute", help="Score kept predictions again (no model, no GPU) into --out."
+        ),
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="New results folder of --recompute.")] = None,
+    metrics: Annotated[
+        str | None, typer.Option(help="Of --recompute; default: those of the results.")
+    ] = None,
+    tolerance: Annotated[float | None, typer.Option(help="Of nsd, with --recompute.")] = None,
+    corpus: Annotated[
+        Path | None, typer.Option(help="Of --recompute; default: where it was scored.")
+    ] = None,
 ) -> None:
-    """Make the report again from the score rows of a results folder."""
+    """Make the report again from the score rows of a results folder.
+
+    \b
+    Examples:
+      sammed report results/001
+      sammed report results/001 --recompute --metrics nsd,hd95 --out results/001-surface
+    """
     from sammed_bench.console import console
     from sammed_bench.report import headline, write_report
 
+    if recompute:
+        from sammed_bench.metric_cards import parse_metrics
+        from sammed_bench.rescore import rescore
+
+        results = rescore(
+            results,
+            out or results.with_name(f"{results.name}-again"),
+            corpus_root=corpus,
+            metrics=parse_metrics(metrics) if metrics else (),
+            tolerance=tolerance,
+        )
     report = write_report(results)
     screen = console()
     _show(screen, headline(report))

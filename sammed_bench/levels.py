@@ -81,16 +81,13 @@ def write(results: Path, samples: Samples, conditions: Conditions) -> None:
     for paths in by_model.values():
         for mode in conditions.modes:
             # One part at a time: the masks of a whole corpus do not fit in memory.
-            kept = map(Kept.open, paths)
-            images = (
-                (part, image) for part in kept for image in _images(part, samples, index, mode)
-            )
             stacks = _Stacks(samples.rows)
-            for part, joined in images:
+            for part in map(Kept.open, paths):
                 who = _who(part, mode)
-                made["images"] += [who | _image_scores(one, conditions) for one in joined]
-                whole = stacks.add(joined)
-                made["volumes"] += [who | _stack_scores(stack, conditions) for stack in whole]
+                for joined in _images(part, samples, index, mode):
+                    made["images"] += [who | _image_scores(one, conditions) for one in joined]
+                    whole = stacks.add(joined)
+                    made["volumes"] += [who | _stack_scores(stack, conditions) for stack in whole]
     for level, rows in made.items():
         path = results / FOLDER / f"{level}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)

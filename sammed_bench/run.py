@@ -21,7 +21,7 @@ from sammed_bench.clicks import click_columns, click_rows, write_clicks
 from sammed_bench.conditions import Conditions
 from sammed_bench.measure import measure, unsupported
 from sammed_bench.scores import about_mask, about_model, slug, write_part
-from sammed_bench.types import Model
+from sammed_bench.types import Model, ModelFacts
 from sammed_data.corpus import VIEWS, Corpus, Row
 from sammed_data.types import CorpusError, UsageError
 from sammed_model.dataset import Samples
@@ -118,7 +118,7 @@ def bench_corpus(
     first_error = ""
     for number in range(0, len(work), PART_IMAGES):
         chunk = work[number : number + PART_IMAGES]
-        path = out / "scores" / part_name(model, conditions, number // PART_IMAGES)
+        path = out / "scores" / part_name(model.facts, conditions, number // PART_IMAGES)
         paths.append(path)
         kept = out / predictions.FOLDER / path.name
         if path.is_file() and (kept.is_file() or not keep):
@@ -145,9 +145,8 @@ def reader(corpus: Corpus, conditions: Conditions) -> Samples:
     return Samples(corpus, bench_rows(corpus, conditions), view=VIEWS["all"])
 
 
-def part_name(model: Model, conditions: Conditions, number: int) -> str:
+def part_name(facts: ModelFacts, conditions: Conditions, number: int) -> str:
     """File name of a part: the label, a digest of what the rows depend on, the chunk."""
-    facts = model.facts
     about = [facts.name, facts.kind, facts.recipe, facts.weights_sha256, sorted(facts.accepts)]
     text = json.dumps([about, conditions.as_dict(), PART_IMAGES], sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -39,8 +39,8 @@ def volume_scores(
     if not all(sizes):
         return shares | {"nsd": 0.0, "hd95": diagonal(truth_ZYX.shape, spacing_zyx)}
     box = _union_box(predicted_ZYX | truth_ZYX)
-    outlines = [_outline(np.pad(mask[box], 1)) for mask in (predicted_ZYX, truth_ZYX)]
-    there, back = _distances(*outlines, spacing_zyx)
+    predicted, truth = (_outline(np.pad(mask[box], 1)) for mask in (predicted_ZYX, truth_ZYX))
+    there, back = _distances(predicted, truth, spacing_zyx)
     near = int((there <= tolerance).sum() + (back <= tolerance).sum())
     farthest = max(np.percentile(there, _PERCENT), np.percentile(back, _PERCENT))
     return shares | {"nsd": near / (len(there) + len(back)), "hd95": float(farthest)}

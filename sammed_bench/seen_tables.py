@@ -1,0 +1,73 @@
+"""Contamination in a report: a table of dataset and model, and a stamp for captions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sammed_bench.contamination import IN_SAMPLE, NOT_SEEN, OVERLAPPING, UNKNOWN
+from sammed_bench.tables import TRIVIAL, Table
+
+NAME = "contamination"
+_NOTE = (
+    "Whether a model has seen the patients it is scored on. seen (in-sample): trained on, or chosen "
+    "by, this dataset; seen (overlapping): trained on a dataset that may hold the same patients; "
+    "not seen: other patients of a dataset whose patients are known, or a dataset that is not among "
+    "the declared ones; unknown: not declared, which is not clean."
+)
+_STAMPS = (IN_SAMPLE, OVERLAPPING, UNKNOWN)
+
+
+def seen_table(records: Sequence[Mapping[str, Any]], models: Sequence[str]) -> Table:
+    """A line per set and dataset, a column per trained model; the reasons in the last column.
+
+    Args:
+        records: of ``contamination.read``; what they do not name is unknown.
+        models: labels in order, trivial baselines left out.
+    """
+    lines: dict[tuple[str, str], dict[str, Any]] = {}
+    for record in records:
+        if record["model"] not in models:
+            continue
+        where = record["set"], record["dataset"]
+        line = lines.setdefault(where, {"set": where[0], "dataset": where[1]})
+        stamp = record["stamp"]
+        shown = record["state"] if stamp in ("", UNKNOWN) else f"{record['state']} ({stamp})"
+        line[record["model"]] = shown
+        if record["state"] != NOT_SEEN:
+            line.setdefault("because", []).append(f"{record['model']}: {record['why']}")
+    rows = [
+        dict.fromkeys(models, UNKNOWN) | line | {"because": "; ".join(line.get("because", ()))}
+        for line in lines.values()
+    ]
+    return Table(
+        name=NAME,
+        title="Seen in training",
+        columns=("set", "dataset", *models, "because"),
+        rows=rows,
+        note=_NOTE,
+    )
+
+
+def stamps(records: Sequence[Mapping[str, Any]], models: Sequence[str]) -> str:
+    """One sentence for captions: which models are in-sample, overlapping or unknown, and where."""
+    parts = []
+    for stamp in _STAMPS:
+        found = []
+        for model in models:
+            own = [r for r in records if r["model"] == model]
+            hit = sorted({r["dataset"] for r in own if r["stamp"] == stamp})
+            if not own and stamp == UNKNOWN:
+                found.append(f"{model} (nothing recorded)")
+            elif hit:
+                everywhere = len(hit) == len({r["dataset"] for r in own})
+                found.append(f"{model} ({'every dataset' if everywhere else ', '.join(hit)})")
+        if found:
+            parts.append(f"{stamp}: {', '.join(found)}")
+    return f"Training data: {'; '.join(parts)}." if parts else ""
+
+
+def judged(rows: Sequence[Mapping[str, Any]], models: Sequence[str]) -> list[str]:
+    """Labels of models that could have seen something: no trivial baseline, no oracle."""
+    kinds = {row["model"]: row["kind"] for row in rows}
+    return [model for model in models if kinds.get(model) not in (TRIVIAL, "oracle")]
