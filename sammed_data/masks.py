@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sammed_data.slices import straight
 from sammed_data.stages import stage
 from sammed_data.types import LabelLayer
 
 SPLIT_KINDS = ("organ", "lesion", "bone")
-# As many classes as a 16-bit word has bits.
+# Values that are the numbers of bits in a 16-bit word.
 _FEW = 16
+_MOST_16 = 1 << 17
 
 # (x, y, width, height), as OpenCV has it; a box with its pixels (not 0) and components.
 _Box = tuple[int, int, int, int]
@@ -88,7 +90,7 @@ def plane_masks(
     """All candidate masks of one slice, in the order of layers, values, then unions.
 
     Args:
-        planes: one (H, W) integer plane per layer, already in stored orientation.
+        planes: one (H, W) integer plane per layer in stored orientation, maybe a flipped view.
         layers: the layers the planes were cut from.
         plan: how to split and join.
     """
@@ -115,12 +117,10 @@ def _regions(
     plane: NDArray[Any], names: Mapping[int, str]
 ) -> Iterator[tuple[int, _Box, NDArray[np.uint8]]]:
     """Values present besides 0, ascending, each with its box and its pixels there (not 0)."""
-    byte = plane.dtype == np.uint8
-    (left, top, width, height), _ = _tight(plane if byte else (plane != 0).view(np.uint8))
-    if not width:
+    left, top, cropped = _cropped(plane)
+    if not cropped.size or not names:
         return
-    cropped = plane[top : top + height, left : left + width]
-    if byte and len(names) <= _FEW:
+    if plane.dtype == np.uint8 and max(names) < _FEW:
         found = _boxes_of_few(cropped, sorted(names))
     else:
         found = _boxes_of_many(cropped)
@@ -129,14 +129,23 @@ def _regions(
         yield value, (left + x, top + y, w, h), region.view(np.uint8)
 
 
+def _cropped(plane: NDArray[Any]) -> tuple[int, int, NDArray[Any]]:
+    """Left and top of the box of what is not 0, and its pixels in order; flipped planes are
+    looked at as they lie in memory, and only the box is turned.
+    """  # noqa: D205 - one sentence
+    rows_back, columns_back = (stride < 0 for stride in plane.strides)
+    ahead = plane[:: -1 if rows_back else 1, :: -1 if columns_back else 1]
+    byte = ahead if plane.dtype == np.uint8 else (ahead != 0).view(np.uint8)
+    (left, top, width, height), _ = _tight(byte)
+    left = plane.shape[1] - left - width if columns_back else left
+    top = plane.shape[0] - top - height if rows_back else top
+    return left, top, straight(plane[top : top + height, left : left + width])
+
+
 def _boxes_of_few(cropped: NDArray[np.uint8], values: Sequence[int]) -> Iterator[tuple[int, _Box]]:
     """One bit a value, joined along rows and columns: a quarter of the time of a pass for each."""
-    import cv2
-
-    bits = (1 << np.arange(len(values))).astype(np.uint16)
-    table = np.zeros(256, np.uint16)
-    table[values] = bits
-    coded = cv2.LUT(cropped, table)
+    bits = (1 << np.array(values)).astype(np.uint16)
+    coded = np.left_shift(np.uint16(1), cropped.astype(np.uint16))  # 4 x as fast as a table
     rows = np.bitwise_or.reduce(coded, axis=1) & bits[:, None] != 0
     columns = np.bitwise_or.reduce(coded, axis=0) & bits[:, None] != 0
     (y0, y1), (x0, x1) = _ends(rows), _ends(columns)
@@ -179,10 +188,12 @@ def _components(region: NDArray[np.uint8], split: bool) -> list[_Piece]:
 
     height, width = region.shape
     whole = (0, 0, width, height)
-    count, numbers = cv2.connectedComponents(region, connectivity=8)
+    # Half of the memory, where there cannot be too many parts for 16 bits.
+    kind = cv2.CV_16U if region.size <= _MOST_16 else cv2.CV_32S
+    count, numbers = cv2.connectedComponents(region, connectivity=8, ltype=kind)
     if not split or count == 2:
         return [(whole, region, count - 1)]
-    return [(*_tight(cv2.inRange(numbers, i, i)), 1) for i in range(1, count)]
+    return [(*_tight((numbers == i).view(np.uint8)), 1) for i in range(1, count)]
 
 
 def _union(

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from sammed_data import columns
 from sammed_data.audit.fingerprints import CaseMark
 from sammed_data.corpus import CONTENT_KEY, GROUP_BYTES, ROWS_PER_GROUP, SCHEMA
 from sammed_data.stages import stage
@@ -62,7 +63,7 @@ def schema_with_features() -> pa.Schema:
 
 def _leaf_columns() -> list[str]:
     empty = pa.BufferOutputStream()
-    pq.write_table(SCHEMA.empty_table(), empty)
+    pq.write_table(columns.table([], SCHEMA), empty)
     schema = pq.ParquetFile(pa.BufferReader(empty.getvalue())).schema
     return [schema.column(i).path for i in range(len(schema))]
 
@@ -138,7 +139,7 @@ class ShardWriter:
 
     @stage("Parquet")
     def _flush(self) -> None:
-        table = pa.Table.from_pylist(self._rows, schema=SCHEMA)
+        table = columns.table(self._rows, SCHEMA)
         self._rows.clear()  # the table has its own copy of their bytes
         self._bytes = 0
         self._writer.write_table(table, row_group_size=len(table))
@@ -161,7 +162,7 @@ class ShardWriter:
 
 def write_rejections(path: Path, rejections: Sequence[Rejection]) -> None:
     """One Parquet file of rejections."""
-    table = pa.Table.from_pylist([vars(r) for r in rejections], schema=REJECTION_SCHEMA)
+    table = columns.table([vars(r) for r in rejections], REJECTION_SCHEMA)
     with path.open("wb") as stream:
         pq.write_table(table, stream, compression="zstd")
 

@@ -114,8 +114,8 @@ class Cutter:
     isotropic: bool = False
 
     def labels(self, array: NDArray[Any], where: Slice) -> NDArray[Any]:
-        """A plane of a label map; the nearest value where it is resampled."""
-        plane = straight(cut(array, where.axis, where.index, self.orientation))
+        """A plane of a label map, maybe a flipped view; the nearest value where resampled."""
+        plane = cut(array, where.axis, where.index, self.orientation)
         height, width = self._size(plane, where)
         if (height, width) == plane.shape[:2]:
             return plane

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sammed_data.slices import straight
 from sammed_data.stages import stage
 
 THUMB_PX = 64
@@ -146,7 +147,7 @@ def mark_case(array: NDArray[Any], case_id: str, patient_id: str) -> CaseMark:
     kind = np.uint8 if array.dtype == np.uint8 else np.float32
     digest = hashlib.sha256(f"{array.shape} {np.dtype(kind).str}".encode())
     for index in chosen:
-        digest.update(np.ascontiguousarray(array[index], dtype=kind).data)
+        digest.update(straight(array[index]).astype(kind, copy=False).data)
     return CaseMark(
         case_id=case_id,
         patient_id=patient_id,
@@ -186,4 +187,4 @@ def volume_signature(array: NDArray[Any]) -> NDArray[np.uint64]:
 
 def _plane(values: NDArray[Any]) -> NDArray[np.float32]:
     flat = values.mean(axis=2) if values.ndim == 3 else values
-    return np.ascontiguousarray(flat, dtype=np.float32)
+    return np.asarray(straight(flat).astype(np.float32, copy=False))

@@ -1,0 +1,104 @@
+"""Rows to an Arrow table, buffer by buffer.
+
+Every list that `pyarrow.array` is given makes it import pandas (49 MB in every worker), to ask
+whether it is a series; and its growing buffers cost 16-bit builds two fifths of their Parquet time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+
+def table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
+    """The rows as a table; a key that a row lacks is null there.
+
+    Args:
+        rows: values as Python objects; lists of lists and dicts as the types say.
+        schema: of strings, bytes, numbers, booleans, and lists and structs of them.
+    """
+    columns = [_column([row.get(f.name) for row in rows], f.type) for f in schema]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
+    valid = None
+    if None in values:
+        valid = _bits([v is not None for v in values])
+    buffers, children = _PARTS[_family(kind)](values, kind)
+    return pa.Array.from_buffers(kind, len(values), [valid, *buffers], children=children)
+
+
+_Parts = tuple[list[pa.Buffer], list[pa.Array]]
+
+
+def _bytes(values: list[Any], kind: pa.DataType) -> _Parts:
+    packed = [v or b"" for v in values] if None in values else values
+    return [_offsets(packed), pa.py_buffer(b"".join(packed))], []
+
+
+def _text(values: list[Any], kind: pa.DataType) -> _Parts:
+    known = {v: b"" if v is None else v.encode() for v in set(values)}  # few are distinct
+    return _bytes([known[v] for v in values], kind)
+
+
+def _numbers(values: list[Any], kind: pa.DataType) -> _Parts:
+    known = [v or 0 for v in values] if None in values else values
+    return [pa.py_buffer(np.array(known, kind.to_pandas_dtype()))], []
+
+
+def _truths(values: list[Any], kind: pa.DataType) -> _Parts:
+    return [_bits(list(map(bool, values)))], []
+
+
+def _lists(values: list[Any], kind: pa.DataType) -> _Parts:
+    known = [v or () for v in values]
+    return [_offsets(known)], [_column(list(chain.from_iterable(known)), kind.value_type)]
+
+
+def _tuples(values: list[Any], kind: pa.DataType) -> _Parts:
+    blank = (None,) * kind.list_size
+    flat = chain.from_iterable(blank if v is None else v for v in values)
+    return [], [_column(list(flat), kind.value_type)]
+
+
+def _structs(values: list[Any], kind: pa.DataType) -> _Parts:
+    known = [v or {} for v in values]
+    return [], [_column([v.get(f.name) for v in known], f.type) for f in kind]
+
+
+def _bits(values: list[bool]) -> pa.Buffer:
+    return pa.py_buffer(np.packbits(np.array(values, bool), bitorder="little"))
+
+
+def _offsets(values: list[Any]) -> pa.Buffer:
+    ends = np.zeros(len(values) + 1, np.int32)
+    np.cumsum(list(map(len, values)), out=ends[1:])
+    return pa.py_buffer(ends)
+
+
+_PARTS = {
+    "bytes": _bytes,
+    "text": _text,
+    "numbers": _numbers,
+    "truths": _truths,
+    "lists": _lists,
+    "tuples": _tuples,
+    "structs": _structs,
+}
+
+
+def _family(kind: pa.DataType) -> str:
+    tests = {
+        "bytes": pa.types.is_binary,
+        "text": pa.types.is_string,
+        "truths": pa.types.is_boolean,
+        "lists": pa.types.is_list,
+        "tuples": pa.types.is_fixed_size_list,
+        "structs": pa.types.is_struct,
+    }
+    return next((name for name, test in tests.items() if test(kind)), "numbers")
