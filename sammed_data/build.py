@@ -357,8 +357,8 @@ def find_datasets(
     ``drop`` are not looked for.
 
     Raises:
-        UsageError: ``root`` is a URL.
-        CatalogError: an unknown or absent dataset was named, or nothing at all is on disk.
+        UsageError: ``root`` is a URL, or an unknown dataset was named.
+        CatalogError: an absent dataset was named, or nothing at all is on disk.
         ReadError: a dataset is incomplete, and it is the only one or was named.
     """
     if is_remote(open_place(root)):
@@ -371,7 +371,7 @@ def find_datasets(
     unknown = [name for name in only if name not in entries]
     if unknown:
         hints = "; ".join(f"{name!r}: {nearest(name, entries)}" for name in unknown)
-        raise CatalogError(f"expected ids of catalogue entries, found unknown ones: {hints}")
+        raise UsageError(f"expected ids of catalogue entries, found unknown ones: {hints}")
     datasets, absent, failed = [], [], {}
     # Without names, one look at the tree in place of one walk an entry.
     near = set(only) or possible(entries, root)

@@ -124,8 +124,11 @@ def withdraw(
     dataset, colon, name = patient.partition(":")
     if not (dataset and colon and name):
         raise UsageError(f"expected --patient DATASET:ID, found {patient!r}")
-    known = patients_of(Corpus(corpus), dataset)
-    done = take_out(corpus, dataset, patient_name(dataset, name, known, key), reason)
+    opened = Corpus(corpus)
+    known = patients_of(opened, dataset)
+    if name in opened.exclusions.withdrawn(dataset):
+        raise UsageError(f"{patient} is withdrawn from {corpus} already: its rows are gone")
+    done = take_out(corpus, dataset, patient_name(dataset, name, known, key), reason, typed=name)
     typer.echo(
         f"withdrawn: {done.cases} cases, {done.images} images with {done.masks} masks; rewritten: "
         f"{', '.join(done.shards)}; content {done.content_sha256[:16]}"

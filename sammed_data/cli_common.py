@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sammed_data.describe import Table
 
 QUARANTINED = 3
+_NAME_WIDTH = 36  # the longest ids; longer text is folded
 
 SOURCE = typer.Option(None, help="Folder of catalogue entries; default: the bundled ones.")
 ROOT = typer.Option(None, help="Where the datasets lie; default: $SAMMED_DATA or ./data.")
@@ -67,8 +68,14 @@ def print_tables(console: Console, tables: Sequence[Table]) -> None:
 
     for table in tables:
         shown = RichTable(title=table.title, title_justify="left")
-        for column in table.columns:
-            shown.add_column(column, justify="left" if column == table.columns[0] else "right")
+        widest = max((len(str(row[0])) for row in table.rows), default=0)
+        for number, column in enumerate(table.columns):
+            shown.add_column(
+                column,
+                justify="right" if number else "left",
+                overflow="fold",  # a name that is cut cannot be used
+                min_width=None if number else min(widest, _NAME_WIDTH),
+            )
         for row in table.rows:
             shown.add_row(*(f"{v:,}" if isinstance(v, int) else v for v in row))
         console.print(shown)

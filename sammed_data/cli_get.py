@@ -18,7 +18,7 @@ from sammed_data.cli_get_print import (
     print_plan,
     progress_bars,
 )
-from sammed_data.types import CatalogError, FetchError, SammedError, UsageError, nearest
+from sammed_data.types import FetchError, SammedError, UsageError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -223,7 +223,7 @@ def _entries(source: Path | None, names: Sequence[str]) -> list[CatalogEntry]:
     entries = load_catalogs(source)
     unknown = [f"{name!r}: {nearest(name, entries)}" for name in names if name not in entries]
     if unknown:
-        raise CatalogError(
+        raise UsageError(
             f"expected ids of catalogue entries, found unknown ones: {'; '.join(unknown)}"
         )
     return [entries[name] for name in dict.fromkeys(names)]

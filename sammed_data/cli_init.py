@@ -6,6 +6,7 @@ import json
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -79,6 +80,8 @@ def init(
     if not yes:
         proposals = _asked(inspector, proposals, answers, console)
     results = [_finish(p, path, out, console, dry_run=dry_run) for p in proposals]
+    if dry_run and not as_json:
+        typer.echo("---\n".join(r["text"] for r in results), nl=False)
     if as_json:
         typer.echo(json.dumps(results, indent=1, ensure_ascii=False))
     elif not dry_run:
@@ -183,13 +186,12 @@ def _finish(
     text = to_yaml(proposal)
     _print_inferences(console, proposal)
     _print_trial(console, trial, sheet)
-    if dry_run:
-        typer.echo(text, nl=False)
-    else:
+    if not dry_run:
         _write(out / f"{name}.yaml", text)
     return {
         "id": name,
         "entry": dict(proposal.entry),
+        "text": text,
         "inferences": [asdict(i) for i in proposal.inferences],
         "label_comments": dict(proposal.label_comments),
         "trial": asdict(trial),
@@ -262,6 +264,7 @@ def _say_next(
     key = "" if public else " --key site.key"
     console.print(
         f"next: look at the overlays, mend what is in doubt, then\n"
-        f"  sammed data build --source {out} --root {path} --only {names}{key}",
+        f"  sammed data build --source {quote(str(out))} --root {quote(str(path))} "
+        f"--only {names}{key}",
         markup=False, highlight=False,
     )  # fmt: skip

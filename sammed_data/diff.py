@@ -165,7 +165,7 @@ def open_side(path: Path) -> Fingerprint:
     except (OSError, ValueError, KeyError, TypeError, IndexError) as err:
         if isinstance(err, UsageError):
             raise
-        said_ = str(err).splitlines()[0] if str(err) else type(err).__name__
+        said_ = getattr(err, "strerror", None) or (str(err).splitlines() or [type(err).__name__])[0]
         raise UsageError(
             f"{path}: expected a corpus folder or the output of `sammed data diff --fingerprint "
             f"CORPUS`, found neither ({said_})"

@@ -131,7 +131,7 @@ def _table(path: Path) -> Sequence[Mapping[str, Any]]:
             return [json.loads(line) for line in text.splitlines() if line.strip()]
         return list(csv.DictReader(io.StringIO(text)))
     except (OSError, ValueError) as err:  # ArrowInvalid and JSONDecodeError are ValueErrors
-        said = str(err).splitlines()[0]
+        said = getattr(err, "strerror", None) or str(err).splitlines()[0]
         raise UsageError(
             f"{path}: expected a list as .csv, .jsonl or .parquet, found {said}"
         ) from err

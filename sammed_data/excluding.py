@@ -9,8 +9,7 @@ from pathlib import Path
 
 from sammed_data.corpus import Corpus
 from sammed_data.exclude import Exclusion, save
-from sammed_data.privacy import Pseudonyms
-from sammed_data.types import UsageError
+from sammed_data.privacy import Pseudonyms, read_key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,18 +35,6 @@ def patient_name(dataset: str, patient: str, known: set[str], key_file: Path | N
         return patient
     secret = None if key_file is None else read_key(key_file)
     return Pseudonyms(dataset=dataset, secret=secret).patient(patient)
-
-
-def read_key(path: Path) -> bytes:
-    """The bytes of a site's key file.
-
-    Raises:
-        UsageError: it cannot be read.
-    """
-    try:
-        return path.read_bytes()
-    except OSError as err:
-        raise UsageError(f"cannot read the key file {path}: {err.strerror}") from err
 
 
 def apply_list(

@@ -112,7 +112,10 @@ def load_decisions(path: Path | None) -> dict[str, Decision]:
     try:
         return _File.model_validate(read_yaml(path)).decisions
     except ValidationError as err:
-        said = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in err.errors())
+        said = "; ".join(
+            f"{'.'.join(map(str, e['loc']))}: {e['msg']}" if e["loc"] else "no mapping"
+            for e in err.errors()
+        )
         raise CatalogError(
             f"{path}: expected signed decisions (license, redistribute, commercial, evidence, "
             f"signed_by, date), found {said}; `sammed data licenses --write FILE` makes a form"

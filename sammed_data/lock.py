@@ -71,7 +71,7 @@ def read_lock(path: Path) -> Lock:
     """
     try:
         return Lock.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, yaml.YAMLError, ValidationError) as err:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as err:
         said = err.strerror if isinstance(err, OSError) else str(err).splitlines()[0]
         raise UsageError(
             f"{path}: expected the lock of a corpus, found {said}: build once without --locked, "

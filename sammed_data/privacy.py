@@ -80,12 +80,24 @@ def pseudonyms(entry: CatalogEntry, key_file: Path | None) -> Pseudonyms:
             f"{entry.id} is marked `privacy: restricted`: pass --key FILE (32 random bytes, kept "
             f"outside the corpus; `head -c 32 /dev/urandom > FILE` makes one)"
         )
+    return Pseudonyms(dataset=entry.id, secret=read_key(key_file))
+
+
+def read_key(path: Path) -> bytes:
+    """The bytes of a site's key file.
+
+    Raises:
+        UsageError: it cannot be read, or is too short to be secret.
+    """
     try:
-        secret = key_file.read_bytes()
+        secret = path.read_bytes()
     except OSError as err:
-        raise UsageError(f"cannot read the key file {key_file}: {err.strerror}") from err
+        raise UsageError(
+            f"cannot read the key file {path}: {err.strerror}; `head -c 32 /dev/urandom > {path}` "
+            f"makes one, to be kept outside the corpus and for as long as it is extended"
+        ) from err
     if len(secret) < _MIN_KEY_BYTES:
         raise UsageError(
-            f"{key_file}: expected at least {_MIN_KEY_BYTES} bytes of key, found {len(secret)}"
+            f"{path}: expected at least {_MIN_KEY_BYTES} bytes of key, found {len(secret)}"
         )
-    return Pseudonyms(dataset=entry.id, secret=secret)
+    return secret

@@ -68,7 +68,7 @@ def read_recipe(path: Path) -> Recipe:
         raise UsageError(
             f"expected a recipe at {path}, but {err.strerror}: see docs/recipe.md"
         ) from err
-    except (yaml.YAMLError, ValidationError) as err:
+    except (UnicodeDecodeError, yaml.YAMLError, ValidationError) as err:
         raise UsageError(f"{path}: {_in_words(err)}; see docs/recipe.md") from err
     listed = [Source(id=s) if isinstance(s, str) else s for s in found.sources]
     names = [s.id for s in listed]
@@ -86,11 +86,14 @@ def read_recipe(path: Path) -> Recipe:
     )
 
 
-def _in_words(err: yaml.YAMLError | ValidationError) -> str:
-    if isinstance(err, yaml.YAMLError):
+def _in_words(err: UnicodeDecodeError | yaml.YAMLError | ValidationError) -> str:
+    if not isinstance(err, ValidationError):
         return f"expected YAML, found {' '.join(str(err).split())}"
     return "; ".join(
-        f"{'.'.join(str(p) for p in e['loc'])}: {e['msg'].lower()}" for e in err.errors()
+        f"{'.'.join(str(p) for p in e['loc'])}: {e['msg'].lower()}"
+        if e["loc"]
+        else "expected a recipe with keys and values, found none"
+        for e in err.errors()
     )
 
 

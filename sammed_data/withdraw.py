@@ -63,8 +63,17 @@ class Withdrawn:
     content_sha256: str
 
 
-def withdraw(root: Path, dataset: str, patient_id: str, reason: str) -> Withdrawn:
+def withdraw(
+    root: Path, dataset: str, patient_id: str, reason: str, *, typed: str = ""
+) -> Withdrawn:
     """Remove all rows of a patient from the corpus at ``root``.
+
+    Args:
+        root: corpus folder.
+        dataset: id of its dataset.
+        patient_id: as in the rows.
+        reason: kept in the list of the corpus.
+        typed: what the user called the patient, for errors.
 
     Raises:
         UsageError: no such dataset or patient, or no reason.
@@ -78,7 +87,7 @@ def withdraw(root: Path, dataset: str, patient_id: str, reason: str) -> Withdraw
             f"withdraw rewrites shards of a local folder, not {root}: copy the corpus, withdraw "
             f"there, and copy it back"
         )
-    touched = _shards_of(corpus, dataset, patient_id)
+    touched = _shards_of(corpus, dataset, patient_id, typed or patient_id)
     with staging_folder(root) as staging:
         taken = {n: _stage_shard(corpus, n, patient_id, reason.strip(), staging) for n in touched}
         if sum(s["rows"] for s in corpus.manifest["shards"]) == sum(t.rows for t in taken.values()):
@@ -132,14 +141,14 @@ def _patients_by_shard(corpus: Corpus, dataset: str) -> dict[int, set[str]]:
     }
 
 
-def _shards_of(corpus: Corpus, dataset: str, patient_id: str) -> list[int]:
+def _shards_of(corpus: Corpus, dataset: str, patient_id: str, typed: str) -> list[int]:
     patients = _patients_by_shard(corpus, dataset)
     touched = [number for number, own in patients.items() if patient_id in own]
     if not touched:
         known = set().union(*patients.values())
         raise UsageError(
-            f"{dataset} has no patient {patient_id!r} in {corpus.root}; "
-            f"{nearest(patient_id, known)}"
+            f"{dataset} has no patient {typed!r} in {corpus.root}, by patient_id or by raw key "
+            f"(restricted data want --key); {nearest(typed, known)}"
         )
     return touched
 

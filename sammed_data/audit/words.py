@@ -62,12 +62,12 @@ def _recall_table(title: str, recalls: Sequence[Recall]) -> Table:
 def _pair_table(pairs: Sequence[Pair]) -> Table:
     counts = Counter(
         (p.kind, p.a.dataset, p.b.dataset, f"{p.a.split} / {p.b.split}",
-         "LEAK" if p.leaks else "") for p in pairs
+         "LEAK" if p.leaks else "no") for p in pairs
     )  # fmt: skip
-    ordered = sorted(counts.items(), key=lambda item: (item[0][4] == "", item[0]))
+    ordered = sorted(counts.items(), key=lambda item: (item[0][4] == "no", item[0]))
     return Table(
         title="Cases that show the same",
-        columns=("kind", "dataset", "and dataset", "splits", "", "pairs of cases"),
+        columns=("kind", "dataset", "and dataset", "splits", "leak", "pairs of cases"),
         rows=tuple((*key, n) for key, n in ordered),
     )
 

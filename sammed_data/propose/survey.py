@@ -43,7 +43,7 @@ def suffix_of(name: str) -> str:
         if lower.endswith(double):
             return name[-len(double) :]
     stem, dot, end = name.rpartition(".")
-    return f".{end}" if dot and stem and len(end) <= 6 and not end.isdigit() else ""
+    return f".{end}" if dot and stem and len(end) <= 8 and not end.isdigit() else ""
 
 
 def survey(root: Path, *, max_files: int = MAX_FILES, max_headers: int = MAX_HEADERS) -> Survey:
@@ -59,6 +59,11 @@ def survey(root: Path, *, max_files: int = MAX_FILES, max_headers: int = MAX_HEA
     """
     if not root.is_dir():
         raise UsageError(f"expected a folder of images and masks at {root}, found none")
+    if (root / "manifest.json").is_file() and (root / "corpus.lock.yaml").is_file():
+        raise UsageError(
+            f"expected a folder of images and masks, found the corpus {root}: `sammed data "
+            f"describe {root}` reads it, `sammed data export` makes files of it"
+        )
     files, limit = _listing(root, max_files)
     by_kind: dict[str, list[tuple[str, int]]] = {}
     others: Counter[str] = Counter()

@@ -273,7 +273,7 @@ def test_absent_sources_are_listed_and_are_errors_only_when_named(source, tmp_pa
     assert [e.id for e in result.absent] == ["far_mr"]
     with pytest.raises(CatalogError, match=r"far_mr is not on disk.*example\.org.*registration"):
         build(catalogs, source[1], tmp_path / "c", only=["far_mr"])
-    with pytest.raises(CatalogError, match="did you mean 'fake_mr'"):
+    with pytest.raises(UsageError, match="did you mean 'fake_mr'"):
         build(catalogs, source[1], tmp_path / "c", only=["fake_mri"])
     with pytest.raises(CatalogError, match="none of the 2"):
         build(catalogs, tmp_path / "nothing", tmp_path / "c")

@@ -243,3 +243,15 @@ def test_splits_and_bytes_stay_when_sources_are_added(source, tmp_path):
         assert (path.stat().st_mtime_ns, path.read_bytes()) == state
     # A patient's split does not depend on who else is there.
     assert all(isinstance(m, CaseMark) for s in Corpus(out).shards for m in case_marks(s))
+
+
+def test_a_second_withdrawal_says_that_the_rows_are_gone(corpus):
+    who = f"fake_mr:{patient('p004')}"
+    args = ("data", "withdraw", corpus, "--reason", "x", "--patient")
+    assert fakes.call_cli(*args, who).returncode == 0
+    again = fakes.call_cli(*args, who)
+    assert again.returncode == 2
+    assert f"{who} is withdrawn from {corpus} already" in again.stderr
+    unknown = fakes.call_cli(*args, "fake_mr:nobody")
+    assert unknown.returncode == 2
+    assert "no patient 'nobody'" in unknown.stderr  # what was typed, not its digest

@@ -290,7 +290,7 @@ def test_the_commands(bad_server, tmp_path):  # noqa: F811
     run = call("fetch", "fake_mr", "--json", *root)
     assert (run.returncode, json.loads(run.stdout)[0]["error"]) == (0, None)
     run = call("fetch", "fake_mrr", *root)
-    assert (run.returncode, "fake_mr" in run.stderr) == (1, True)
+    assert (run.returncode, "fake_mr" in run.stderr) == (2, True)
 
     run = call("probe", "fake_mr", "--json")
     assert (run.returncode, json.loads(run.stdout)["cases"]) == (0, N)

@@ -29,6 +29,7 @@ def test_writes_entry_and_overlays_and_builds(base):
     assert "unnamed_object" in text
     assert cv2.imread(str(base / "catalogs/my_scans.overlays.png")).std() > 5
     assert "trial of 4 of 4 cases: 4 images with 4 masks kept" in run.stdout
+    assert "--source catalogs --root 'my scans' --only my_scans" in run.stdout
     built = fakes.call_cli(
         "data", "build", "--source", "catalogs", "--root", "my scans", "--workers", 1, cwd=base
     )
@@ -36,6 +37,9 @@ def test_writes_entry_and_overlays_and_builds(base):
     again = fakes.call_cli("data", "init", "my scans", "--yes", cwd=base)
     assert again.returncode == 2
     assert "--force" in again.stderr
+    corpus = fakes.call_cli("data", "init", "corpus", "--yes", cwd=base)
+    assert corpus.returncode == 2
+    assert "found the corpus corpus" in corpus.stderr
     forced = fakes.call_cli("data", "init", "my scans", "--yes", "--force", cwd=base)
     assert forced.returncode == 0
     assert parse_entry(base / "catalogs/my_scans.yaml").privacy == "restricted"
@@ -68,6 +72,8 @@ def test_dry_run_prints_the_entry_alone(base):
 def test_json_is_one_document(base):
     run = fakes.call_cli("data", "init", "my scans", "--yes", "--json", cwd=base)
     (found,) = json.loads(run.stdout)
+    again = fakes.call_cli("data", "init", "my scans", "--yes", "--json", "--dry-run", cwd=base)
+    assert json.loads(again.stdout)[0]["text"].count("id: my_scans") == 1
     assert {i["key"] for i in found["inferences"]} >= {"format", "pairs", "encoding", "patient"}
     assert found["trial"]["images"] == 4
 

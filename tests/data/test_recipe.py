@@ -252,3 +252,14 @@ def test_what_a_recipe_excludes_is_left_out_also_after_a_merge(source, tmp_path)
         == 0
     )
     assert _public(out) == _public(tmp_path / "b")
+
+
+@pytest.mark.parametrize("found", [b"\xb9\x00", b"text", b"", b"- a\n- b\n"])
+def test_what_is_no_recipe_or_lock_is_a_sentence(tmp_path, found):
+    path = tmp_path / "x.yaml"
+    path.write_bytes(found)
+    for args in (("build", path), ("build", "--locked", path)):
+        run = fakes.call_cli("data", *args, cwd=tmp_path)
+        assert run.returncode == 2, run.stderr
+        assert "x.yaml" in run.stderr
+        assert "_File" not in run.stderr and "_file" not in run.stderr
