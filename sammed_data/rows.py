@@ -108,7 +108,7 @@ class RowMaker:
         height, width = int(image.shape[0]), int(image.shape[1])
         spacing = self._cutter.spacing_yx_mm(where, plane_shape(array, where.axis), (height, width))
         packed = [pack_part(part.inside, part.box_xyxy) for part in parts]
-        row = self._shared | {
+        row: dict[str, Any] = self._shared | {
             "sample_id": name,
             "image": {"bytes": encode_image(image), "path": None},
             "image_u16": None if deep is None else {"bytes": encode_image(deep), "path": None},
