@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 
 from sammed_bench.ask import Answer, Asked, ClickRound, accepts, pass_numbers
 from sammed_bench.conditions import Conditions
+from sammed_bench.metric_cards import TARGETS
 from sammed_bench.modes import BOX, POINTS, click_target, rounds_of, thread_of
 from sammed_bench.types import Model
 
 if TYPE_CHECKING:
     import pandas as pd
 
-TARGETS = (80, 85, 90)
 # IoU is a quotient of whole numbers: 0.8 itself must count as 80 %.
 _ROUNDING = 1e-9
 _TEXT = (

@@ -34,19 +34,56 @@ def bar_chart(rows: Sequence[Mapping[str, Any]], models: Sequence[str]) -> str:
         middle = (first + x) / 2
         parts.append(f'<text x="{middle:.1f}" y="{_TOP + _HEIGHT + 18}">{escape(mode)}</text>')
         x += _GAP
-    width = max(x, 640.0)
+    return _framed(parts, paint, x, ("prompt mode", "mean Dice (%)"))
+
+
+def line_chart(rows: Sequence[Mapping[str, Any]], models: Sequence[str]) -> str:
+    """Mean IoU over the number of clicks, a line per model.
+
+    Args:
+        rows: of the table ``click-curve`` (model, recipe, clicks, iou), one set and view.
+        models: order of the labels.
+    """
+    paint = _paint(rows, models)
+    parts = [_axis_line(value) for value in range(0, 101, 20)]
+    most = max(row["clicks"] for row in rows)
+    step = 560 / max(most - 1, 1)
+    for number in range(1, most + 1):
+        if number == 1 or number % (1 + most // 20) == 0:
+            x = _LEFT + 20 + step * (number - 1)
+            parts.append(f'<text x="{x:.1f}" y="{_TOP + _HEIGHT + 18}">{number}</text>')
+    for model, fill in paint.items():
+        own = sorted((row["clicks"], row["iou"]) for row in rows if row["model"] == model)
+        points = [(_LEFT + 20 + step * (n - 1), _y(100 * iou)) for n, iou in own]
+        line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+        stroke = fill.replace("fill", "stroke")
+        parts.append(f'<polyline points="{line}" fill="none" {stroke} stroke-width="2"/>')
+        for (x, y), (number, iou) in zip(points, own, strict=True):
+            title = escape(f"{model}, {number} clicks: {100 * iou:.1f}")
+            parts.append(
+                f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" {fill}><title>{title}</title></circle>'
+            )
+    return _framed(parts, paint, _LEFT + 600, ("clicks", "mean IoU (%)"))
+
+
+def _framed(
+    parts: Sequence[str], paint: Mapping[str, str], right: float, axes: tuple[str, str]
+) -> str:
+    """Grid, labels of both axes and legend around what is drawn."""
+    width = max(right, 640.0)
     legend, rows_of_legend = _legend(paint, width)
     height = _TOP + _HEIGHT + 52 + 20 * rows_of_legend
     middle = _TOP + _HEIGHT / 2
-    axes = (
-        f'<text transform="translate(14 {middle:.0f}) rotate(-90)">mean Dice (%)</text>'
-        f'<text x="{(_LEFT + x) / 2:.0f}" y="{_TOP + _HEIGHT + 36}">prompt mode</text>'
+    below, beside = axes
+    labels = (
+        f'<text transform="translate(14 {middle:.0f}) rotate(-90)">{beside}</text>'
+        f'<text x="{(_LEFT + right) / 2:.0f}" y="{_TOP + _HEIGHT + 36}">{below}</text>'
     )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height}" '
-        f'width="{width:.0f}" height="{height}" role="img" aria-label="Mean Dice in per cent" '
+        f'width="{width:.0f}" height="{height}" role="img" aria-label="{beside}" '
         f'font-family="sans-serif" font-size="12" fill="#222" text-anchor="middle">'
-        f"{_grid(width)}{''.join(parts)}{axes}{legend}</svg>"
+        f"{_grid(width)}{''.join(parts)}{labels}{legend}</svg>"
     )
 
 

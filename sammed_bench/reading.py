@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from sammed_bench import tables, text
+from sammed_bench import click_tables, tables, text
+from sammed_bench.editions import EDITIONS, NATIVE, caption
+from sammed_bench.figures import line_chart
 from sammed_bench.metric_cards import ALWAYS
 from sammed_bench.metric_tables import NAMES as METRIC_TABLES
 from sammed_bench.statistics import MIN_CLUSTERS
@@ -28,6 +30,7 @@ class Section:
         name: anchor.
         tables: short ones, held-out sets after the test set.
         full: the long table with intervals, IoU and gain; None where ``tables`` say it all.
+        charts: title, SVG and note of each figure.
     """
 
     name: str
@@ -35,6 +38,7 @@ class Section:
     tables: tuple[Table, ...]
     full: Table | None = None
     note: str = ""
+    charts: tuple[dict[str, str], ...] = ()
 
 
 def sections(long: Sequence[Table], models: Sequence[str], judged: Sequence[str]) -> list[Section]:
@@ -67,10 +71,33 @@ def sections(long: Sequence[Table], models: Sequence[str], judged: Sequence[str]
     structure = by_name["structure"]
     full = _untitled(structure)
     found.append(Section(name="structure", title=structure.title, tables=(), full=full))
+    if click_tables.CLICKS in by_name:
+        found.append(_clicks(by_name, models))
     for table in (by_name[name] for name in METRIC_TABLES if name in by_name):
         every = tuple(cuts(replace(table, note="")))
         found.append(Section(name=table.name, title=table.title, tables=every, note=table.note))
     return found
+
+
+def _clicks(by_name: dict[str, Table], models: Sequence[str]) -> Section:
+    """Clicks to a target, with a curve for each set."""
+    table, curve = by_name[click_tables.CLICKS], by_name.get(click_tables.CURVE)
+    charts = []
+    for cut in cuts(curve) if curve is not None else []:
+        if cut.rows[0]["view"] == "all":
+            title = cut.title.removeprefix(f"{cut.title.partition(',')[0]}, ")
+            svg = line_chart(cut.rows, models)
+            about = {"name": f"click-curve-{cut.rows[0]['set']}", "svg": svg}
+            charts.append(about | {"title": f"IoU over clicks, {title}", "note": cut.note})
+    shown = text.with_interval(click_tables.short(table))
+    return Section(
+        name=table.name,
+        title=table.title,
+        tables=tuple(cuts(shown)),
+        full=_untitled(replace(table, note="")),
+        note=table.note,
+        charts=tuple(charts),
+    )
 
 
 def _untitled(table: Table) -> Table:
@@ -86,7 +113,7 @@ def cuts(table: Table) -> list[Table]:
     for (set_name, view), rows in parts.items():
         whole = parts.get((set_name, "all"), [])
         title = f"{table.title}, {_SETS.get(set_name, set_name)}"
-        same = [row["masks"] for row in rows] == [row["masks"] for row in whole]
+        same = [row.get("masks") for row in rows] == [row.get("masks") for row in whole]
         if view != "all" and same:
             titles[set_name, "all"] = f"{title}, both views"
         else:
@@ -147,7 +174,7 @@ def models_table(record: dict[str, Any], rows: pd.DataFrame) -> Table:
 def conditions_table(record: dict[str, Any], rows: pd.DataFrame) -> Table:
     """What was scored, on what and how, a line each."""
     known, settings = record.get("conditions", {}), record.get("settings", {})
-    protocol = known.get("protocol", {})
+    protocol, edition = known.get("protocol", {}), known.get("edition", NATIVE)
     found = sorted(rows.groupby("set"), key=lambda pair: pair[0] == "held_out")
     said = {
         "corpus": f"{settings.get('corpus', '')} (content {known.get('corpus_sha256', '')[:12]})",
@@ -156,6 +183,8 @@ def conditions_table(record: dict[str, Any], rows: pd.DataFrame) -> Table:
         "prompt modes": ", ".join(known.get("modes", [])),
         "protocol": f"{protocol.get('name', '')}, version {protocol.get('version', '')} "
         f"({known.get('protocol_hash', '')[:12]})",
+        "edition": f"{edition}: {EDITIONS.get(edition, '')}",
+        "first prompts": _prompts(record),
         "metrics": _metrics(known),
         "prompt seed": str(known.get("seed", "")),
         "images": "all" if known.get("limit") is None else f"the first {known['limit']} at most",
@@ -164,6 +193,12 @@ def conditions_table(record: dict[str, Any], rows: pd.DataFrame) -> Table:
     }
     lines = [{"condition": name, "value": value} for name, value in said.items()]
     return Table(name="conditions", title="", columns=("condition", "value"), rows=lines)
+
+
+def _prompts(record: dict[str, Any]) -> str:
+    """Where the prompts that all models got are."""
+    digest = record.get("prompts_sha256")
+    return f"the same for every model, in prompts/ ({digest[:12]})" if digest else "not stored"
 
 
 def _metrics(known: dict[str, Any]) -> str:
@@ -194,8 +229,8 @@ def _unit(rows: pd.DataFrame) -> str:
     )
 
 
-def chart_note(rows: Sequence[dict[str, Any]]) -> str:
-    """What the bars of one set are means of."""
+def chart_note(rows: Sequence[dict[str, Any]], edition: str = NATIVE) -> str:
+    """What the bars of one set are means of, and how the models were fed."""
     masks, patients = (max(row[name] for row in rows) for name in ("masks", "patients"))
     lines = (
         "lines: 95 % intervals"
@@ -205,5 +240,5 @@ def chart_note(rows: Sequence[dict[str, Any]]) -> str:
     return (
         f"Mean over {masks:,} masks of {patients:,} patients, view all; {lines}. Failed answers "
         "count as 0. Grey: trivial baselines, which never look at the image. Pale: controls, "
-        "trained with the images permuted."
+        f"trained with the images permuted. {caption(edition)}"
     )

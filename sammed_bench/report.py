@@ -8,8 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from sammed_bench import tables, text
+from sammed_bench.click_tables import click_tables
+from sammed_bench.clicks import read_clicks
+from sammed_bench.editions import NATIVE, caption
 from sammed_bench.figures import CASE_COLOURS, bar_chart
 from sammed_bench.metric_tables import metric_tables
+from sammed_bench.protocols import SAM_MED2D, parse_protocol
 from sammed_bench.reading import (
     HEADLINE,
     Section,
@@ -37,9 +41,8 @@ _DEFINITIONS = (
     "gains over the start. It was learnt without seeing the right image.",
     "View all: every mask. View sam-med2d: masks of at least 0.153 % of the image on images of at "
     "most 1:2, as in the paper. Held-out datasets had no image in training.",
-    "bbox: tight box of the largest part. 1pt, 3pt, 5pt: rounds of one dialogue; clicks "
-    "accumulate, each drawn in the error of the model's last answer, which it also gets as mask "
-    "prompt. mask: a coarse version of the true mask.",
+    "bbox+3pt: the box, then clicks in the error that is left. mask: a coarse version of the true "
+    "mask. scribble: points along the midline of the largest part.",
     "'failed' in a table with a column per model counts the failed answers of all its models.",
 )
 
@@ -67,6 +70,21 @@ class Report:
         """What was said while it ran."""
         return [str(note) for note in self.record.get("notes", [])]
 
+    @property
+    def edition(self) -> str:
+        """How the models were fed."""
+        return str(self.record.get("conditions", {}).get("edition", NATIVE))
+
+    @property
+    def definitions(self) -> list[str]:
+        """How to read it, the protocol and the edition included."""
+        name = self.record.get("conditions", {}).get("protocol", {}).get("name", SAM_MED2D.name)
+        try:
+            protocol = [f"Protocol {name}: {parse_protocol(name).about}"]
+        except UsageError:  # results of a version that had others
+            protocol = []
+        return [*_DEFINITIONS, *protocol, caption(self.edition)]
+
 
 def load_report(results: Path) -> Report:
     """Read the rows of a results folder and group them.
@@ -79,6 +97,7 @@ def load_report(results: Path) -> Report:
     record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     order = record.get("model_order", [])
     long = [*tables.all_tables(rows, order), *metric_tables(rows, order)]
+    long += click_tables(rows, read_clicks(results), order)
     models = tables.model_order(rows, order)
     trivial = set(rows.loc[rows["kind"] == TRIVIAL, "model"])
     made = tables.prepare(rows)
@@ -101,11 +120,15 @@ def write_report(results: Path) -> Report:
     report = load_report(results)
     out = results / "report"
     try:
-        (out / "tables").mkdir(parents=True, exist_ok=True)
+        for folder in ("tables", "figures"):
+            (out / folder).mkdir(parents=True, exist_ok=True)
         for table in report.long:
             (out / "tables" / f"{table.name}.csv").write_text(text.csv_text(table), "utf-8")
         plain = {"record": report.record, "tables": [text.as_json(t) for t in report.long]}
         (out / "tables.json").write_text(json.dumps(plain, indent=1) + "\n", "utf-8")
+        drawn = [*charts(report), *(chart for s in report.sections for chart in s.charts)]
+        for chart in drawn:
+            (out / "figures" / f"{chart['name']}.svg").write_text(chart["svg"], "utf-8")
         (out / "report.md").write_text(_markdown(report), "utf-8")
         (out / "report.html").write_text(_html(report, results), "utf-8")
     except OSError as err:
@@ -124,7 +147,7 @@ def _markdown(report: Report) -> str:
         if any(table.rows for table in section.tables):
             lines += [f"## {section.title}", "", *([section.note, ""] if section.note else [])]
             lines += [text.markdown(table) for table in section.tables if table.rows]
-    lines += ["## How to read this", "", *(f"- {line}" for line in _DEFINITIONS), ""]
+    lines += ["## How to read this", "", *(f"- {line}" for line in report.definitions), ""]
     return "\n".join(lines)
 
 
@@ -142,8 +165,8 @@ def _html(report: Report, results: Path) -> str:
         conditions=report.about[0],
         models=replace(report.about[1], title=""),
         sections=report.sections,
-        definitions=_DEFINITIONS,
-        charts=_charts(report),
+        definitions=report.definitions,
+        charts=charts(report),
         cell=text.cell,
         heading=text.heading,
         is_number=text.is_number,
@@ -161,17 +184,18 @@ def _cases(results: Path) -> dict[str, list[dict[str, Any]]]:
     return groups
 
 
-def _charts(report: Report) -> list[dict[str, str]]:
+def charts(report: Report) -> list[dict[str, str]]:
     """One bar chart of mean Dice per set, view all."""
     overall = next(table for table in report.long if table.name == "overall")
-    charts = []
+    found = []
     for cut in cuts(overall):
         rows = [r for r in cut.rows if r["view"] == "all" and r["dice"] is not None]
         if rows:
             title = cut.title.removeprefix("Overall, ").rpartition(", ")[0]
             svg = bar_chart(rows, report.models)
-            charts.append({"title": f"Mean Dice, {title}", "svg": svg, "note": chart_note(rows)})
-    return charts
+            about = {"name": f"dice-{rows[0]['set']}", "title": f"Mean Dice, {title}", "svg": svg}
+            found.append(about | {"note": chart_note(rows, report.edition)})
+    return found
 
 
 def headline(report: Report) -> list[Table]:

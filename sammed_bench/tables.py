@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from sammed_bench.modes import in_order
 from sammed_bench.statistics import cluster_interval, paired, patients
 from sammed_data.types import UsageError
 
@@ -29,7 +30,6 @@ TRIVIAL = "trivial"
 # Kinds that start from the model of kind sam beside them.
 _TRAINED = ("ft-sam", "sam-med2d")
 GROUPS = ("head_neck", "thorax", "abdomen", "pelvis", "lesion", "other")
-_MODE_ORDER = ("bbox", "1pt", "3pt", "5pt", "mask")
 # Upper edges of object size as a share of the image; the first is the paper's smallest object.
 SIZE_BINS = (
     (0.00153, "under 0.153 %"),
@@ -133,8 +133,7 @@ def _kinds(rows: pd.DataFrame) -> dict[str, str]:
 
 def mode_order(rows: pd.DataFrame) -> list[str]:
     """Prompt modes that occur, in the usual order."""
-    found = set(rows["mode"])
-    return [m for m in _MODE_ORDER if m in found] + sorted(found - set(_MODE_ORDER))
+    return list(in_order(rows["mode"].unique()))
 
 
 def long_table(rows: pd.DataFrame, name: str, models: Sequence[str] = ()) -> Table:

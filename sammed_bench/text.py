@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from sammed_bench.metric_cards import METRICS
+from sammed_bench.metric_cards import METRICS, TARGETS
 from sammed_bench.statistics import LEVEL, MIN_CLUSTERS
 from sammed_bench.tables import Table
 
@@ -20,6 +20,7 @@ _FORMATS = {"effect": "+.2f", "seconds": ".1f"} | {
     if card.length
     for part in ("mean", "low", "high")
 }
+_FORMATS |= {f"noc{target}{end}": ".2f" for target in TARGETS for end in ("", "_low", "_high")}
 _SIGNED = {"gain", "difference"}
 _INTERVAL = f"{LEVEL:.0%} interval".replace("%", " %")
 # Columns whose name does not say what they hold; shares of 1 are shown in per cent.
@@ -37,7 +38,10 @@ _HEADINGS = {
     "trivial": "best trivial",
     "weights_sha256": "weights (SHA-256)",
     "surface_unit": "unit",
+    "click_auc": "area %",
 } | {f"{name}_mean": card.heading for name, card in METRICS.items()}
+_HEADINGS |= {f"noc{target}": f"clicks to {target} %" for target in TARGETS}
+_HEADINGS |= {f"never{target}": f"never {target} %" for target in TARGETS}
 
 
 def heading(column: str) -> str:
@@ -72,7 +76,8 @@ def _interval(row: Mapping[str, Any]) -> str:
     low, high = row.get("low"), row.get("high")
     if low is not None and high is not None:
         return f"{100 * low:.1f} to {100 * high:.1f}"
-    few = row.get("dice", row.get("difference")) is not None and row["patients"] < MIN_CLUSTERS
+    mean = row.get("dice", row.get("difference", row.get("click_auc")))
+    few = mean is not None and row["patients"] < MIN_CLUSTERS
     return f"under {MIN_CLUSTERS} patients" if few else MISSING
 
 
