@@ -29,7 +29,7 @@ def audit(
     out: Path = typer.Option(
         Path("audit"), help="Folder for audit.html (with pictures), pairs.csv and defects.csv."
     ),
-    workers: int = typer.Option(0, help="Processes that read shards; 0 = one a core."),
+    workers: int = typer.Option(0, min=0, help="Processes that read shards; 0 = one a core."),
     planted: int = typer.Option(
         100, help="Pictures of which altered copies are planted to measure the search."
     ),

@@ -61,7 +61,7 @@ def build(
     ),
     engine: str = typer.Option("local", help="local, or ray for a Ray cluster."),
     workers: int = typer.Option(
-        0, help="Processes; 0 = one a core. The bytes do not depend on it."
+        0, min=0, help="Processes; 0 = one a core. The bytes do not depend on it."
     ),
     depth: int = typer.Option(8, help="8, or 16 to store 16-bit images beside the 8-bit ones."),
     axes: str | None = typer.Option(None, help="axial,coronal,sagittal for all 3D sources."),

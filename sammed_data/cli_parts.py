@@ -28,7 +28,7 @@ def merge(
         None, help="Where the datasets lie; default: where the parts saw them."
     ),
     build: bool = typer.Option(False, "--build", help="Build here what is still missing."),
-    workers: int = typer.Option(0, help="Processes for --build; 0 = one a core."),
+    workers: int = typer.Option(0, min=0, help="Processes for --build; 0 = one a core."),
 ) -> None:
     """Publish the corpus once every part has run; says what is missing otherwise.
 

@@ -192,3 +192,11 @@ def test_outlines_stay_visible_when_a_large_image_becomes_a_thumbnail():
         drawn = np.full((192, 174, 3), 128, np.uint8)
         outline(drawn, mask, (90, 230, 60))
         assert (drawn == (90, 230, 60)).all(axis=2).sum() >= least
+
+
+@pytest.mark.parametrize("verb", ["build", "audit", "merge"])
+def test_a_negative_number_of_processes_is_a_usage_error(tmp_path, verb):
+    run = fakes.call_cli("data", verb, *(["x"] if verb == "merge" else []), "--workers", -1,
+                         cwd=tmp_path)  # fmt: skip
+    assert run.returncode == 2
+    assert "--workers" in run.stderr
