@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import torch
 
-from sammed_bench import contamination, levels, predictions, run
+from sammed_bench import contamination, levels, predictions, run, speed
 from sammed_bench.baselines import FALLBACK_RADIUS, training_radius, trivial_baselines
 from sammed_bench.choose import Wanted, load
 from sammed_bench.conditions import Conditions
@@ -77,6 +77,7 @@ class BenchConfig:
         tolerance: of the normalised surface Dice, in mm, or px where the spacing is unknown.
         protocol: how prompts are drawn.
         edition: how models are fed, ``native`` or ``as-released``.
+        speed: measure latency, throughput and memory beside the scores.
         keep_predictions: leave the masks beside the scores, with scores of images and volumes.
     """
 
@@ -95,6 +96,7 @@ class BenchConfig:
     protocol: PromptProtocol = SAM_MED2D
     edition: str = NATIVE
     keep_predictions: bool = False
+    speed: bool = False
 
     def __post_init__(self) -> None:
         if not self.tolerance > 0:
@@ -192,6 +194,9 @@ def bench(
     settings |= {"protocol": config.protocol.name}
     _record(folder, conditions, scored, notes.said, settings)
     contamination.write(folder, corpus, samples.rows, [m.facts for m in everybody])
+    if config.speed:
+        timed = [speed.measure(model, samples, conditions, device) for model in models]
+        speed.write(folder, timed)
     if config.keep_predictions:
         levels.write(folder, samples, conditions)
     if config.gallery:

@@ -88,6 +88,10 @@ def _bench(
             "again without a GPU (`sammed report --recompute`).",
         ),
     ] = False,
+    speed: Annotated[
+        bool,
+        typer.Option("--speed", help="Measure latency, throughput and peak memory beside scores."),
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> None:
     from sammed_bench.modes import parse_modes
@@ -116,6 +120,7 @@ def _bench(
         protocol=parse_protocol(protocol),
         edition=parse_edition(edition),
         keep_predictions=keep_predictions,
+        speed=speed,
     )
     Corpus(corpus)  # a missing corpus is said before models are looked for
     wanted = choose(model or [], runs)
@@ -147,7 +152,7 @@ def _report(
         Path | None, typer.Option(help="Of --recompute; default: where it was scored.")
     ] = None,
 ) -> None:
-    """Make the report again from the score rows of a results folder.
+    r"""Make the report again from the score rows of a results folder.
 
     \b
     Examples:

@@ -20,7 +20,8 @@ _PLAIN_WIDTH = 150
 _ENDLESS = 10_000
 # What a short line does without, the first one first; the report has everything.
 _SPARE = (
-    *("datasets", "dice_over_datasets", "recipe", "effect", "median", "iou"),
+    *("datasets", "dice_over_datasets", "modalities", "dice_over_modalities", "left_out"),
+    *("recipe", "effect", "p", "median", "iou"),
     *("patients", "what", "failed", "masks"),
 )
 

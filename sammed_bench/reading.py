@@ -131,6 +131,11 @@ def _overall(table: Table) -> list[Table]:
     if all(row["datasets"] in (None, 1) for row in table.rows):
         several = {"dice_over_datasets", "datasets"}
         shown = replace(shown, columns=tuple(c for c in shown.columns if c not in several))
+    if all(row["modalities"] in (None, 1) for row in table.rows):
+        several = {"dice_over_modalities", "modalities"}
+        shown = replace(shown, columns=tuple(c for c in shown.columns if c not in several))
+    if not any(row["left_out"] for row in table.rows):
+        shown = replace(shown, columns=tuple(c for c in shown.columns if c != "left_out"))
     return cuts(shown)
 
 

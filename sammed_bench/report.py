@@ -13,6 +13,7 @@ from sammed_bench.clicks import read_clicks
 from sammed_bench.editions import NATIVE, caption
 from sammed_bench.figures import CASE_COLOURS, bar_chart
 from sammed_bench.metric_tables import metric_tables
+from sammed_bench.more import more_sections, more_tables, stamp_of, stamped
 from sammed_bench.protocols import SAM_MED2D, parse_protocol
 from sammed_bench.reading import (
     HEADLINE,
@@ -57,6 +58,7 @@ class Report:
         long: full tables.
         sections: what people read.
         about: the models and the conditions.
+        stamp: what models have seen of the data, for captions.
     """
 
     record: dict[str, Any]
@@ -64,6 +66,7 @@ class Report:
     long: list[Table]
     sections: list[Section]
     about: tuple[Table, Table]
+    stamp: str = ""
 
     @property
     def notes(self) -> list[str]:
@@ -98,14 +101,21 @@ def load_report(results: Path) -> Report:
     order = record.get("model_order", [])
     long = [*tables.all_tables(rows, order), *metric_tables(rows, order)]
     long += click_tables(rows, read_clicks(results), order)
+    overall = next(table for table in long if table.name == "overall")
+    long += more_tables(results, rows, overall, order)
     models = tables.model_order(rows, order)
+    stamp = stamp_of(results, rows, models)
     trivial = set(rows.loc[rows["kind"] == TRIVIAL, "model"])
     made = tables.prepare(rows)
     return Report(
         record=record,
         models=models,
         long=long,
-        sections=sections(long, models, [m for m in models if m not in trivial]),
+        sections=[
+            *stamped(sections(long, models, [m for m in models if m not in trivial]), stamp),
+            *more_sections(long),
+        ],
+        stamp=stamp,
         about=(conditions_table(record, made), models_table(record, made)),
     )
 
@@ -194,7 +204,9 @@ def charts(report: Report) -> list[dict[str, str]]:
             title = cut.title.removeprefix("Overall, ").rpartition(", ")[0]
             svg = bar_chart(rows, report.models)
             about = {"name": f"dice-{rows[0]['set']}", "title": f"Mean Dice, {title}", "svg": svg}
-            found.append(about | {"note": chart_note(rows, report.edition)})
+            found.append(
+                about | {"note": f"{chart_note(rows, report.edition)} {report.stamp}".strip()}
+            )
     return found
 
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sammed_bench.contamination import IN_SAMPLE, NOT_SEEN, OVERLAPPING, UNKNOWN
 from sammed_bench.tables import TRIVIAL, Table
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 NAME = "contamination"
 _NOTE = (
-    "Whether a model has seen the patients it is scored on. seen (in-sample): trained on, or chosen "
-    "by, this dataset; seen (overlapping): trained on a dataset that may hold the same patients; "
-    "not seen: other patients of a dataset whose patients are known, or a dataset that is not among "
-    "the declared ones; unknown: not declared, which is not clean."
+    "Whether a model has seen the patients it is scored on. seen (in-sample): trained on, or "
+    "chosen by, this dataset; seen (overlapping): trained on a dataset that may hold the same "
+    "patients; not seen: other patients of a dataset whose patients are known, or a dataset that "
+    "is not among the declared ones; unknown: not declared, which is not clean."
 )
 _STAMPS = (IN_SAMPLE, OVERLAPPING, UNKNOWN)
 
@@ -67,7 +70,7 @@ def stamps(records: Sequence[Mapping[str, Any]], models: Sequence[str]) -> str:
     return f"Training data: {'; '.join(parts)}." if parts else ""
 
 
-def judged(rows: Sequence[Mapping[str, Any]], models: Sequence[str]) -> list[str]:
+def judged(rows: pd.DataFrame, models: Sequence[str]) -> list[str]:
     """Labels of models that could have seen something: no trivial baseline, no oracle."""
-    kinds = {row["model"]: row["kind"] for row in rows}
-    return [model for model in models if kinds.get(model) not in (TRIVIAL, "oracle")]
+    could = set(rows.loc[~rows["kind"].isin([TRIVIAL, "oracle"]), "model"])
+    return [model for model in models if model in could]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
+from scipy.special import stdtr, stdtrit
 
 from sammed_data.types import UsageError, nearest
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 MIN_CLUSTERS = 15
 DRAWS = 1000
+# Where a probability is small, so that a correction for many comparisons has room.
+_MORE_DRAWS = 4000
 LEVEL = 0.95
 # Numbers in memory at once while drawing.
 _BLOCK = 4_000_000
@@ -52,6 +54,7 @@ class PairedResult:
         low, high: 95 % interval clustered on the patient; None below MIN_CLUSTERS patients.
         effect: mean over the standard deviation of the patients' mean differences.
         n_patients, n_masks: over how much.
+        p: probability of such a difference between equal models; None below MIN_CLUSTERS.
     """
 
     a: str
@@ -65,6 +68,7 @@ class PairedResult:
     effect: float | None
     n_patients: int
     n_masks: int
+    p: float | None = None
 
     @property
     def excludes_zero(self) -> bool:
@@ -106,10 +110,7 @@ def cluster_interval(
     n = len(sizes)
     if n < max(minimum, 2):
         return Interval(mean=mean, low=None, high=None, n_clusters=n, n=len(values))
-    # What each cluster adds to the mean, and how far the mean moves without it.
-    excess = np.bincount(inverse, weights=values) - mean * sizes
-    moves = excess / (len(values) - sizes)
-    error = float(np.sqrt((n - 1) / n * ((moves - moves.mean()) ** 2).sum()))
+    excess, error = _jackknife(values, inverse, sizes)
     tail = (1 - LEVEL) / 2
     wide = _student(sizes, 1 - tail)
     drawn = _studentised(excess, sizes, local_generator("cluster bootstrap", key), draws)
@@ -124,11 +125,82 @@ def cluster_interval(
     )
 
 
-def _student(sizes: NDArray[np.float64], level: float) -> float:
-    """Quantile of Student's t; unequal clusters count as fewer equal ones."""
+def _jackknife(
+    values: NDArray[np.float64], inverse: NDArray[np.intp], sizes: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], float]:
+    """What each cluster adds to the mean, and the standard error of the mean."""
+    n = len(sizes)
+    excess = np.bincount(inverse, weights=values) - float(values.mean()) * sizes
+    moves = excess / (len(values) - sizes)  # how far the mean moves without it
+    return excess, float(np.sqrt((n - 1) / n * ((moves - moves.mean()) ** 2).sum()))
+
+
+def standard_error(
+    values: NDArray[np.float64], clusters: Sequence[Any] | NDArray[Any]
+) -> float | None:
+    """Jackknife standard error of the mean over clusters; None for a single one."""
+    values = np.asarray(values, dtype=np.float64)
+    inverse = np.unique(np.asarray(clusters), return_inverse=True)[1]
+    sizes = np.bincount(inverse).astype(np.float64)
+    return _jackknife(values, inverse, sizes)[1] if len(sizes) > 1 else None
+
+
+def zero_probability(
+    values: NDArray[np.float64],
+    clusters: Sequence[Any] | NDArray[Any],
+    *,
+    key: str = "",
+    minimum: int = MIN_CLUSTERS,
+) -> float | None:
+    """Two-sided probability of a mean at least as far from 0 if the true one is 0.
+
+    The larger of those of the two methods of ``cluster_interval``: at 5 % it agrees with the 95 %
+    interval. None under ``minimum`` clusters.
+
+    Args:
+        values: differences, one per mask.
+        clusters: the patient of each.
+        key: names what is drawn; part of the seed.
+        minimum: clusters below which none is given.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    inverse = np.unique(np.asarray(clusters), return_inverse=True)[1]
+    sizes = np.bincount(inverse).astype(np.float64)
+    if len(sizes) < max(minimum, 2):
+        return None
+    excess, error = _jackknife(values, inverse, sizes)
+    if not values.any():
+        return 1.0
+    away = abs(float(values.mean())) / error if error > 0 else float("inf")
+    student = 2 * float(stdtr(_freedom(sizes), -away))
+    sign = 1.0 if values.mean() > 0 else -1.0
+    draws = DRAWS if student > 1 - LEVEL else _MORE_DRAWS
+    drawn = _studentised(excess, sizes, local_generator("cluster bootstrap", key), draws)
+    as_far = (1 + int((sign * drawn >= away).sum())) / (1 + len(drawn))
+    return min(1.0, max(student, 2 * as_far))
+
+
+def holm(probabilities: Sequence[float | None]) -> list[float | None]:
+    """Probabilities corrected for their number by Holm's step-down rule; None stays None."""
+    known = sorted((p, i) for i, p in enumerate(probabilities) if p is not None)
+    found: list[float | None] = [None] * len(probabilities)
+    largest = 0.0
+    for rank, (p, i) in enumerate(known):
+        largest = max(largest, min(1.0, p * (len(known) - rank)))
+        found[i] = largest
+    return found
+
+
+def _freedom(sizes: NDArray[np.float64]) -> float:
+    """Degrees of freedom; unequal clusters count as fewer equal ones."""
     effective = sizes.sum() ** 2 / (sizes**2).sum()
-    # One huge cluster beside small ones leaves less than one degree of freedom.
-    return float(stdtrit(max(effective - 1, 1.0), level))
+    # One huge cluster beside small ones leaves less than one.
+    return max(float(effective) - 1, 1.0)
+
+
+def _student(sizes: NDArray[np.float64], level: float) -> float:
+    """Quantile of Student's t."""
+    return float(stdtrit(_freedom(sizes), level))
 
 
 def _studentised(
@@ -216,6 +288,7 @@ def paired(rows_a: pd.DataFrame, rows_b: pd.DataFrame) -> PairedResult:
         effect=effect_size(dice_a - dice_b, clusters),
         n_patients=found.n_clusters,
         n_masks=found.n,
+        p=zero_probability(dice_a - dice_b, clusters, key="paired " + mode),
     )
 
 

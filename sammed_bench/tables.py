@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sammed_bench.modes import in_order
-from sammed_bench.statistics import cluster_interval, paired, patients
+from sammed_bench.statistics import cluster_interval, holm, paired, patients
 from sammed_data.types import UsageError
 
 if TYPE_CHECKING:
@@ -68,7 +68,10 @@ STRATA: dict[str, tuple[str, str | None]] = {
     "structure": ("By structure", "structure"),
     "size": ("By object size (share of the image)", "size"),
 }
-_VALUES = ("dice", "iou", "scored", "failed", "patient", "dataset_number", "kind", "recipe")
+_VALUES = (
+    *("dice", "iou", "scored", "failed", "patient", "dataset_number", "modality_number"),
+    *("kind", "recipe"),
+)
 _SUMMARY = (
     "masks",
     "patients",
@@ -81,6 +84,9 @@ _SUMMARY = (
     "gain",
     "dice_over_datasets",
     "datasets",
+    "dice_over_modalities",
+    "modalities",
+    "left_out",
     "recipe",
 )
 
@@ -92,6 +98,7 @@ def prepare(rows: pd.DataFrame) -> pd.DataFrame:
     # Numbers instead of names: grouping and resampling them is many times faster.
     made["patient"] = patients(made).factorize()[0]
     made["dataset_number"] = made["dataset"].factorize()[0]
+    made["modality_number"] = made["modality"].factorize()[0]
     made["scored"] = made["status"] != "unsupported"
     made["failed"] = made["status"] == "failed"
     made["set"] = made["split"]
@@ -147,6 +154,7 @@ def long_table(rows: pd.DataFrame, name: str, models: Sequence[str] = ()) -> Tab
     title, column = STRATA[name]
     labels, modes = model_order(rows, models), mode_order(rows)
     lines: list[dict[str, Any]] = []
+    masks: dict[tuple[str, str, str, str], int] = {}
     for view in VIEW_NAMES:
         kept = in_view(rows, view)
         values = {c: kept[c].to_numpy() for c in _VALUES}
@@ -155,7 +163,11 @@ def long_table(rows: pd.DataFrame, name: str, models: Sequence[str] = ()) -> Tab
             if column is not None:
                 where[name] = stratum
             key = f"{view} {set_name} {stratum}"
-            lines += [where | line for line in _lines(values, groups, modes, labels, key)]
+            for line in _lines(values, groups, modes, labels, key):
+                place = (set_name, stratum, line["mode"], line["model"])
+                # View all comes first: what the others leave out is a share of that.
+                whole = masks.setdefault(place, line["masks"])
+                lines.append(where | line | {"left_out": 1 - line["masks"] / whole})
     head = ("set", "view", *(() if column is None else (name,)), "mode", "model")
     return Table(name=name, title=title, columns=(*head, *_SUMMARY), rows=lines)
 
@@ -216,8 +228,8 @@ def _summary(
         return dict.fromkeys(_SUMMARY) | counts | {"failed": 0, "recipe": "not supported"}
     dice = part["dice"][scored]
     interval = cluster_interval(dice, part["patient"][scored], key=key)
-    inverse = np.unique(part["dataset_number"][scored], return_inverse=True)[1]
-    over_datasets = np.bincount(inverse, weights=dice) / np.bincount(inverse)
+    over_datasets = _means(dice, part["dataset_number"][scored])
+    over_modalities = _means(dice, part["modality_number"][scored])
     return counts | {
         "failed": int(part["failed"].sum()),
         "dice": interval.mean,
@@ -228,8 +240,16 @@ def _summary(
         "gain": None if best is None else interval.mean - best,
         "dice_over_datasets": float(over_datasets.mean()),
         "datasets": len(over_datasets),
+        "dice_over_modalities": float(over_modalities.mean()),
+        "modalities": len(over_modalities),
         "recipe": str(part["recipe"][0]),
     }
+
+
+def _means(values: NDArray[Any], groups: NDArray[Any]) -> NDArray[np.float64]:
+    """The mean of each group."""
+    inverse = np.unique(groups, return_inverse=True)[1]
+    return np.bincount(inverse, weights=values) / np.bincount(inverse)
 
 
 def wide_table(table: Table, view: str, models: Sequence[str]) -> Table:
@@ -269,7 +289,7 @@ def comparison_table(rows: pd.DataFrame, models: Sequence[str] = ()) -> Table:
 
     A control is called like its model with ``-permuted`` behind; the start is of kind ``sam``.
     """
-    columns = ("set", "mode", "model", "against", "what", "difference", "low", "high", "effect")
+    columns = ("set", "mode", "model", "against", "what", "difference", "low", "high")
     lines: list[dict[str, Any]] = []
     for set_name, part in rows.groupby("set", sort=False):
         for mode in mode_order(part):
@@ -279,16 +299,21 @@ def comparison_table(rows: pd.DataFrame, models: Sequence[str] = ()) -> Table:
                 lines.append(
                     {"set": set_name, "mode": mode, "model": a, "against": b, "what": what}
                     | {"difference": found.mean_difference, "low": found.low, "high": found.high}
-                    | {"effect": found.effect, "masks": found.n_masks}
+                    | {"p": found.p, "effect": found.effect, "masks": found.n_masks}
                     | {"patients": found.n_patients}
                 )
+    for set_name in dict.fromkeys(line["set"] for line in lines):
+        own = [line for line in lines if line["set"] == set_name]
+        for line, corrected in zip(own, holm([line["p"] for line in own]), strict=True):
+            line["p_holm"] = corrected
     return Table(
         name="comparisons",
         title="Paired comparisons",
-        columns=(*columns, "masks", "patients"),
+        columns=(*columns, "p", "p_holm", "effect", "masks", "patients"),
         rows=lines,
         note="'prompt-only' is what a model learns from masks and prompts without the right image: "
-        "its control was trained with the images permuted.",
+        "its control was trained with the images permuted. p (Holm) is corrected for all "
+        "comparisons of the set.",
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from sammed_bench.metric_cards import METRICS, TARGETS
+from sammed_bench.speed_table import SPEED_COLUMNS
 from sammed_bench.statistics import LEVEL, MIN_CLUSTERS
 from sammed_bench.tables import Table
 
@@ -21,6 +22,9 @@ _FORMATS = {"effect": "+.2f", "seconds": ".1f"} | {
     for part in ("mean", "low", "high")
 }
 _FORMATS |= {f"noc{target}{end}": ".2f" for target in TARGETS for end in ("", "_low", "_high")}
+_FORMATS |= {name: ".3f" for name in ("p", "p_holm")}
+_FORMATS |= {name: ".1f" for name in ("rank", "rank_low", "rank_high", "interactions")}
+_FORMATS |= {name: ".2f" for name in SPEED_COLUMNS}
 _SIGNED = {"gain", "difference"}
 _INTERVAL = f"{LEVEL:.0%} interval".replace("%", " %")
 # Columns whose name does not say what they hold; shares of 1 are shown in per cent.
@@ -30,6 +34,16 @@ _HEADINGS = {
     "median": "median Dice %",
     "gain": "gain over trivial",
     "dice_over_datasets": "Dice %, mean of datasets",
+    "dice_over_modalities": "Dice %, mean of modalities",
+    "left_out": "masks left out %",
+    "p_holm": "p (Holm)",
+    "rank_low": "rank from",
+    "rank_high": "rank to",
+    "first": "first in % of draws",
+    "result_of": "a result of",
+    "sd_training": "SD of training seeds",
+    "sd_prompts": "SD of prompt seeds",
+    "se_patients": "SE of patients",
     "difference": "difference of Dice %",
     "effect": "effect size",
     "group": "anatomical group",
