@@ -67,8 +67,8 @@ def about(path: Path) -> About:
     """
     metadata = read_metadata(path)
     state = outline(path)
-    card = None if metadata else find_card(path)
     spec = spec_of(metadata, path) if metadata else infer_spec(state, path)
+    card = None if metadata else find_card(path, spec)
     kind, preprocessing, known_from = _use(metadata, card)
     return About(
         path=str(path),

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sammed_data.types import ModelError, nearest
-from sammed_model.types import KINDS
+from sammed_model.types import KINDS, SamSpec
 
 CARDS = Path(__file__).parent / "cards"
 LOCK_NAME = "weights.lock.yaml"
@@ -163,14 +163,21 @@ def write_yaml(path: Path, content: Mapping[str, Any]) -> None:
         raise ModelError(f"expected to write {path}, found: {err.strerror}") from err
 
 
-def find_card(path: Path) -> ModelCard | None:
-    """The card of a published file, by its content; None if no card records it."""
+def find_card(path: Path, spec: SamSpec | None = None) -> ModelCard | None:
+    """The card of a published file, by its content; None if no card records it.
+
+    Args:
+        path: of the file.
+        spec: its sizes where they are known: cards of other sizes need no digest.
+    """
     size = path.stat().st_size
-    # Hashing gigabytes only where the size does not already say no.
+    # Hashing gigabytes only where the sizes do not already say no.
     known = [
         c
         for c in load_cards().values()
-        if (c.sha256 or c.md5) and (c.bytes is None or c.bytes == size)
+        if (c.sha256 or c.md5)
+        and (c.bytes is None or c.bytes == size)
+        and (spec is None or (c.architecture, c.image_size) == (spec.name, spec.image_size))
     ]
     if not known:
         return None

@@ -102,11 +102,13 @@ def _own(state: dict[str, Tensor]) -> None:
     """Float32 tensors, each with memory of its own, in place: one tensor is copied at a time."""
     taken = set()
     for name, value in state.items():
+        # As order_weights wants them, so that nothing is copied once more.
+        layout = torch.channels_last if ".Adapter.spatial." in name else torch.contiguous_format
         storage = value.untyped_storage()
         shared = storage.data_ptr() in taken or storage.nbytes() != value.numel() * 4
-        if shared or value.dtype != torch.float32 or not value.is_contiguous():
-            state[name] = value.to(torch.float32, copy=True).contiguous()
-        taken.add(storage.data_ptr())
+        if shared or value.dtype != torch.float32 or not value.is_contiguous(memory_format=layout):
+            state[name] = value.to(torch.float32, copy=True, memory_format=layout)
+        taken.add(state[name].untyped_storage().data_ptr())
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
@@ -117,7 +119,7 @@ def _published_kind(
     path: Path, found: SamSpec, image_size: int, kind: str | None
 ) -> tuple[str, dict[str, str], Preprocessing]:
     """Kind, metadata and preprocessing of a file that does not say them itself."""
-    card = find_card(path)
+    card = find_card(path, found)
     if card is None and kind is None:
         raise ModelError(
             f"expected a known weight file, found {path} ({found.name} at {found.image_size} px), "

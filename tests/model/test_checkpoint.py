@@ -245,7 +245,8 @@ def test_a_card_is_found_by_the_content_of_the_file(model, tmp_path, monkeypatch
     path = tmp_path / "renamed.pth"
     torch.save(published_state(model), path)
     card = load_cards()["ft-sam_b"]
-    fields = {**vars(card), "sha256": file_sha256(path), "bytes": path.stat().st_size}
+    facts = {"architecture": "vit_tiny", "image_size": SIZE, "sha256": file_sha256(path)}
+    fields = {**vars(card), **facts, "bytes": path.stat().st_size}
     monkeypatch.setattr(cards, "load_cards", lambda: {"x": cards.ModelCard(**fields)})
     back = load_model(path)
     assert (back.kind, back.preprocessing.name) == ("ft-sam", "released")
