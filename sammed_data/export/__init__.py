@@ -80,6 +80,7 @@ class Written:
         """One more image."""
         self.images += 1
         self.masks += masks
+        self.lost["masks outside the view, or of a second annotator"] += len(row.masks) - masks
         self.splits[row.split] += 1
         self.datasets[row.dataset] += 1
 

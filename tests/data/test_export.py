@@ -170,6 +170,8 @@ def test_views_and_existing_folders(corpus: Corpus, tmp_path: Path) -> None:
     about = read(tmp_path / "b" / "about.json")
     assert about["view"] == "sam-med2d"
     assert about["masks"] == large.masks
+    left = about["not_in_this_layout"]["masks outside the view, or of a second annotator"]
+    assert 0 < left <= every.masks - large.masks  # images without any mask left are not written
     assert {d["id"] for d in about["datasets"]} == {"phantom_ct", "phantom_fundus"}
     with pytest.raises(UsageError, match="exists"):
         export(corpus, tmp_path / "a", samed2d.write, Chosen())
