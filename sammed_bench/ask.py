@@ -19,7 +19,7 @@ from sammed_bench.metrics import dice, iou, overlap
 from sammed_bench.modes import BOX, POINTS
 from sammed_bench.openings import Opening
 from sammed_bench.protocols import Target
-from sammed_bench.types import ImagePrompts, KnowsTruth, Model, Prediction
+from sammed_bench.types import ImagePrompts, KnowsSamples, KnowsTruth, Model, Prediction
 from sammed_data.corpus import MaskRow, Row
 from sammed_data.types import ModelError
 
@@ -134,6 +134,8 @@ def answer_batch(
 def _see(model: Model, asked: Sequence[Asked]) -> Any:
     if isinstance(model, KnowsTruth):
         model.reveal([image.target.truth_MHW for image in asked])
+    if isinstance(model, KnowsSamples):
+        model.introduce([(image.row, image.masks) for image in asked])
     return model.encode([image.row.image for image in asked if image.row.image is not None])
 
 

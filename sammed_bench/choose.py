@@ -18,6 +18,8 @@ from sammed_bench.models import (
     renamed,
     sam_from_file,
 )
+from sammed_bench.saved import KIND as SAVED
+from sammed_bench.saved import SavedPredictions
 from sammed_bench.tables import CONTROL_SUFFIX
 from sammed_bench.types import Model
 from sammed_data.types import ModelError, UsageError, nearest
@@ -45,7 +47,7 @@ class Wanted:
 
 
 def parse_model(text: str) -> Wanted:
-    """``LABEL``, ``LABEL=PATH``, ``LABEL=PATH:KIND`` or ``LABEL=package.module:factory``.
+    """``LABEL``, or ``LABEL=`` with ``PATH[:KIND]``, ``package.module:factory``, ``predictions:DIR``.
 
     Raises:
         UsageError: empty parts.
@@ -60,6 +62,8 @@ def parse_model(text: str) -> Wanted:
         if ":" in label and "/" not in label:
             return Wanted(label=label.partition(":")[2], factory=label)
         return Wanted(label=label)
+    if rest.startswith(f"{SAVED}:"):
+        return Wanted(label=label, path=Path(rest.removeprefix(f"{SAVED}:")), kind=SAVED)
     path, _, last = rest.rpartition(":")
     if path and not Path(rest).exists():
         if last in KINDS:
@@ -206,6 +210,8 @@ def load(wanted: Wanted, device: str, *, fast: bool = True, edition: str = NATIV
         return from_factory(wanted.label, wanted.factory)
     if wanted.path is None:
         return renamed(MODELS[wanted.label](), wanted.label)
+    if wanted.kind == SAVED:
+        return SavedPredictions(wanted.label, wanted.path)
     loaded = sam_from_file(
         wanted.label, wanted.path, kind=wanted.kind, device=device, edition=edition
     )

@@ -55,7 +55,8 @@ def _bench(
     model: Annotated[
         list[str] | None,
         typer.Option(
-            help="LABEL=PATH[:KIND], LABEL=package.module:factory, or the name of a method in "
+            help="LABEL=PATH[:KIND], LABEL=package.module:factory, LABEL=predictions:FOLDER (saved "
+            "index maps), or the name of a method in "
             "--runs. Default: the newest run of each method and the weights it started from."
         ),
     ] = None,

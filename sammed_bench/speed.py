@@ -21,6 +21,7 @@ import torch
 from sammed_bench.ask import Asked, accepts
 from sammed_bench.conditions import Conditions
 from sammed_bench.modes import thread_of
+from sammed_bench.saved import KIND as SAVED
 from sammed_bench.types import ImagePrompts, KnowsTruth, Model
 from sammed_data.types import SammedError
 from sammed_model.dataset import Samples
@@ -44,7 +45,7 @@ def measure(
     """
     mode = next((mode for mode in conditions.modes if accepts(model, mode)), None)
     rows = samples.rows[: images + WARM_UP]
-    if mode is None or not rows:
+    if mode is None or not rows or model.facts.kind == SAVED:
         return None
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats()

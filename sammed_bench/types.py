@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sammed_data.corpus import MaskRow, Row
+
 PROMPT_KINDS = ("box", "point", "mask")
 
 
@@ -95,3 +97,11 @@ class KnowsTruth(Protocol):
 
     def reveal(self, truths: Sequence[Tensor]) -> None:
         """The (M, H, W) bool truth of each image of the batch encoded next."""
+
+
+@runtime_checkable
+class KnowsSamples(Protocol):
+    """A model that is told which images come next (predictions saved by their names)."""
+
+    def introduce(self, asked: Sequence[tuple[Row, tuple[MaskRow, ...]]]) -> None:
+        """Each image of the batch encoded next, with pixels, and the masks it is asked about."""
