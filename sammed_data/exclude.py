@@ -147,8 +147,8 @@ def _entry(row: Mapping[str, Any]) -> Exclusion:
             level, name = own, given[column]
     if level not in LEVELS or not name:
         raise UsageError(
-            f"expected sample_id, case_id or patient_id, found the columns "
-            f"{', '.join(map(str, row)) or 'none'}"
+            # Not their names: the head of a wrong file may be a key, or a patient.
+            f"expected a column sample_id, case_id or patient_id, found {len(row)} others"
         )
     if level != "sample" and not given.get("dataset"):
         raise UsageError(f"expected a dataset beside the {level} {name!r}, found none")
