@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sammed_bench import cli_compare
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -27,6 +29,7 @@ def register(app: typer.Typer) -> None:
     """Add ``bench`` and ``report`` to the root app."""
     app.command("bench", help=_EXAMPLES)(_bench)
     app.command("report")(_report)
+    cli_compare.register(app)
 
 
 def _bench(

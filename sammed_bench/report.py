@@ -134,6 +134,11 @@ def write_report(results: Path) -> Report:
             (out / folder).mkdir(parents=True, exist_ok=True)
         for table in report.long:
             (out / "tables" / f"{table.name}.csv").write_text(text.csv_text(table), "utf-8")
+        for section in report.sections:
+            for number, table in enumerate(section.tables, start=1):
+                several = f"-{number}" if len(section.tables) > 1 else ""
+                path = out / "tables" / f"{section.name}{several}.tex"
+                path.write_text(text.latex(table), "utf-8")
         plain = {"record": report.record, "tables": [text.as_json(t) for t in report.long]}
         (out / "tables.json").write_text(json.dumps(plain, indent=1) + "\n", "utf-8")
         drawn = [*charts(report), *(chart for s in report.sections for chart in s.charts)]

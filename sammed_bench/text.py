@@ -124,6 +124,32 @@ def csv_text(table: Table) -> str:
     return buffer.getvalue()
 
 
+def latex(table: Table) -> str:
+    """A ``tabular`` with the rules of booktabs, title and note as comments."""
+    sides = "".join("r" if is_number(table, c) else "l" for c in table.columns)
+    lines = [f"% {line}" for line in (table.title, *table.note.splitlines()) if line]
+    lines += [rf"\begin{{tabular}}{{{sides}}}", r"\toprule"]
+    lines += [" & ".join(_tex(heading(c)) for c in table.columns) + r" \\", r"\midrule"]
+    for row in table.rows:
+        lines.append(" & ".join(_tex(cell(c, row.get(c))) for c in table.columns) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+
+_TEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    MISSING: "--",
+    "\u2191": r"$\uparrow$",
+    "\u2193": r"$\downarrow$",
+}
+
+
+def _tex(text: str) -> str:
+    """Text as LaTeX takes it."""
+    return "".join(_TEX.get(character, character) for character in text)
+
+
 def as_json(table: Table) -> dict[str, Any]:
     """Plain values."""
     return {

@@ -1,0 +1,78 @@
+"""Two results folders against each other: paired per model and mode on the rows both have."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from sammed_bench.bench import RECORD
+from sammed_bench.scores import read_scores
+from sammed_bench.statistics import holm, paired
+from sammed_bench.tables import Table, mode_order, model_order
+from sammed_data.types import CorpusError, UsageError
+
+# What must be the same, with its name for people.
+_SAME = {"corpus_sha256": "corpus", "protocol_hash": "prompt protocol", "seed": "prompt seed"}
+
+
+def compare(a: Path, b: Path) -> Table:
+    """Differences of mean Dice, ``a`` minus ``b``, of each label and mode that both hold.
+
+    Raises:
+        UsageError: other corpora, protocols or prompt seeds, or nothing in common.
+        CorpusError: no results there.
+    """
+    before, after = _conditions(b), _conditions(a)
+    for key, name in _SAME.items():
+        if after.get(key) != before.get(key):
+            raise UsageError(
+                f"expected results of one {name}, found {str(after.get(key))[:12]} in {a} and "
+                f"{str(before.get(key))[:12]} in {b}: scores of different questions cannot be "
+                "compared, benchmark both alike"
+            )
+    rows_a, rows_b = read_scores(a), read_scores(b)
+    rows_a, rows_b = (rows[rows["status"] != "unsupported"] for rows in (rows_a, rows_b))
+    lines: list[dict[str, Any]] = []
+    for set_name, part in rows_a.groupby("split", sort=True):
+        other = rows_b[rows_b["split"] == set_name]
+        for mode in mode_order(part):
+            for model in model_order(part):
+                sides = [r[(r["mode"] == mode) & (r["model"] == model)] for r in (part, other)]
+                if all(len(side) for side in sides):
+                    found = paired(*sides)
+                    same = set(sides[0]["weights_sha256"]) == set(sides[1]["weights_sha256"])
+                    lines.append(
+                        {"set": set_name, "mode": mode, "model": model}
+                        | {"weights": "same" if same else "other"}
+                        | {"dice_a": found.mean_a, "dice_b": found.mean_b}
+                        | {"difference": found.mean_difference}
+                        | {"low": found.low, "high": found.high, "p": found.p}
+                        | {"effect": found.effect, "masks": found.n_masks}
+                        | {"patients": found.n_patients}
+                    )
+    if not lines:
+        raise UsageError(
+            f"expected a model and prompt mode that both {a} and {b} hold, found none: give the "
+            "models the same labels"
+        )
+    for line, corrected in zip(lines, holm([line["p"] for line in lines]), strict=True):
+        line["p_holm"] = corrected
+    head = ("set", "mode", "model", "weights", "dice_a", "dice_b", "difference", "low", "high")
+    return Table(
+        name="compare",
+        title=f"{a} (A) minus {b} (B), on the masks of both",
+        columns=(*head, "p", "p_holm", "effect", "masks", "patients"),
+        rows=lines,
+    )
+
+
+def _conditions(results: Path) -> dict[str, Any]:
+    path = results / RECORD
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))["conditions"]
+    except (OSError, ValueError, KeyError, TypeError) as err:
+        raise CorpusError(
+            f"expected the record of a benchmark in {path}, found {err}: name a results folder"
+        ) from err
+    return dict(found)
