@@ -47,7 +47,7 @@ class Wanted:
 
 
 def parse_model(text: str) -> Wanted:
-    """``LABEL``, or ``LABEL=`` and ``PATH[:KIND]``, ``package.module:factory``, ``predictions:DIR``.
+    """``LABEL``, or ``LABEL=`` and ``PATH[:KIND]``, ``module:factory`` or ``predictions:DIR``.
 
     Raises:
         UsageError: empty parts.

@@ -144,7 +144,7 @@ def _touching(plane_HW: NDArray[np.bool_], row: Row, mask: MaskRow) -> NDArray[n
     """The parts of a class (8-connected) that touch a true mask."""
     from scipy.ndimage import label
 
-    truth_HW = row.masks[mask.index].mask_HW
+    truth_HW = np.asarray(row.masks[mask.index].mask_HW, bool)
     parts_HW, _ = label(plane_HW, structure=np.ones((3, 3)))
     touched = np.unique(parts_HW[truth_HW & plane_HW])
     found: NDArray[np.bool_] = np.isin(parts_HW, touched) & plane_HW
