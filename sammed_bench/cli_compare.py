@@ -1,16 +1,20 @@
-"""``sammed compare``: two results folders. Heavy imports inside the verb."""
+"""``sammed compare`` and ``sammed seeds``. Heavy imports inside the verbs."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    from sammed_bench.tables import Table
+
 
 def register(app: typer.Typer) -> None:
-    """Add ``compare`` to the root app."""
+    """Add ``compare`` and ``seeds`` to the root app."""
     app.command("compare")(_compare)
+    app.command("seeds")(_seeds)
 
 
 def _compare(
@@ -26,11 +30,29 @@ def _compare(
     Example:
       sammed compare results/002 results/001
     """
-    import json
-
     from sammed_bench.compare import compare
 
-    table = compare(a, b)
+    _show(compare(a, b), as_json=as_json)
+
+
+def _seeds(
+    results: Annotated[list[Path], typer.Argument(help="Results folders, a prompt seed each.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One document on stdout.")] = False,
+) -> None:
+    r"""How much training seeds, prompt seeds and patients move the mean Dice of a method.
+
+    \b
+    Example:
+      sammed seeds results/001 results/002 results/003
+    """
+    from sammed_bench.compare import seeds_of
+
+    _show(seeds_of(results), as_json=as_json)
+
+
+def _show(table: Table, *, as_json: bool) -> None:
+    import json
+
     if as_json:
         from sammed_bench.text import as_json as plain
 

@@ -1,15 +1,18 @@
-"""Two results folders against each other: paired per model and mode on the rows both have."""
+"""Results folders against each other: paired on the rows both have; and over prompt seeds."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sammed_bench import contamination
 from sammed_bench.bench import RECORD
 from sammed_bench.scores import read_scores
+from sammed_bench.seeds import seed_table
 from sammed_bench.statistics import holm, paired
-from sammed_bench.tables import Table, mode_order, model_order
+from sammed_bench.tables import Table, mode_order, model_order, prepare
 from sammed_data.types import CorpusError, UsageError
 
 # What must be the same, with its name for people.
@@ -65,6 +68,36 @@ def compare(a: Path, b: Path) -> Table:
         columns=(*head, "p", "p_holm", "effect", "masks", "patients"),
         rows=lines,
     )
+
+
+def seeds_of(folders: Sequence[Path]) -> Table:
+    """The table of seeds over results folders that differ in their prompt seed alone.
+
+    Raises:
+        UsageError: other corpora or protocols, one prompt seed twice, or no run of a method.
+        CorpusError: no results there.
+    """
+    known = [_conditions(folder) for folder in folders]
+    for key in ("corpus_sha256", "protocol_hash", "limit"):
+        if len({str(each.get(key)) for each in known}) > 1:
+            raise UsageError(
+                f"expected results that differ in their prompt seed alone, found another {key} "
+                f"among {', '.join(map(str, folders))}: benchmark them alike"
+            )
+    drawn = [each.get("seed") for each in known]
+    if len(set(drawn)) < len(drawn):
+        raise UsageError(f"expected a prompt seed for each folder, found {drawn}: use --seed")
+    import pandas as pd
+
+    rows = prepare(pd.concat([read_scores(folder) for folder in folders], ignore_index=True))
+    records = [record for folder in folders for record in contamination.read(folder)]
+    table = seed_table(rows, records)
+    if not table.rows:
+        raise UsageError(
+            f"expected models of training runs (with run.json) in {folders[0]}, found none: only "
+            "those have a training seed"
+        )
+    return table
 
 
 def _conditions(results: Path) -> dict[str, Any]:

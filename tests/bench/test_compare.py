@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 import sammed
 from sammed_bench.bench import BenchConfig, bench
-from sammed_bench.compare import compare
+from sammed_bench.compare import compare, seeds_of
 from sammed_bench.models import Oracle, renamed
 from sammed_bench.report import write_report
 from sammed_bench.scores import read_scores
@@ -58,6 +58,23 @@ def test_other_questions_are_refused(folders, tmp_path):
         compare(seed, b)
     with pytest.raises(CorpusError, match="results folder"):
         compare(a, tmp_path)
+
+
+def test_prompt_seeds_over_folders(folders, tmp_path):
+    _, b, seed, _ = folders
+    with pytest.raises(UsageError, match="training seed"):
+        seeds_of([b, seed])
+    with pytest.raises(UsageError, match="a prompt seed for each"):
+        seeds_of([b, b])
+    for folder in (b, seed):
+        records = json.loads((folder / "lineage.json").read_text())
+        for record in records:
+            if record["model"] == "mine":
+                record |= {"method": "m", "training_seed": 0}
+        (folder / "lineage.json").write_text(json.dumps(records))
+    lines = {line["mode"]: line for line in seeds_of([b, seed]).rows}
+    assert (lines["1pt"]["prompt_seeds"], lines["1pt"]["result_of"]) == (2, "weights")
+    assert lines["bbox"]["sd_prompts"] == 0 < lines["1pt"]["sd_prompts"]
 
 
 def test_the_verb(folders):
