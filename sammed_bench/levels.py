@@ -23,7 +23,7 @@ from sammed_bench.ask import Answer
 from sammed_bench.conditions import Conditions
 from sammed_bench.modes import POINTS, thread_of
 from sammed_bench.predictions import Kept
-from sammed_bench.surface import Ruler, surface_scores
+from sammed_bench.surface import Ruler, surface_scores, worst
 from sammed_bench.volume_metrics import diagonal, volume_scores
 from sammed_data.corpus import MaskRow, Row
 from sammed_model.dataset import Samples
@@ -212,15 +212,23 @@ def _image_scores(joined: Joined, conditions: Conditions) -> dict[str, Any]:
     both, total = int((predicted & truth).sum()), int(predicted.sum() + truth.sum())
     names = [name for name in ("nsd", "hd95") if name in conditions.metrics]
     counts = {name: getattr(joined, name) for name in ("masks", "failed", "interactions")}
+    lost = joined.failed == joined.masks
+    overlaps = {
+        "dice": 2 * both / total if total else float(not lost),
+        "iou": both / (total - both) if total else float(not lost),
+    }
+    outlines = surface_scores(predicted, truth, ruler, names) if names else {}
+    if lost:
+        bad = worst((joined.row.height, joined.row.width), ruler)
+        outlines = {name: bad[name] for name in names}
     return {
         **_about(joined),
         **counts,
         "sample_id": joined.row.sample_id,
         "slices": 1,
-        "dice": 2 * both / total if total else 1.0,
-        "iou": both / (total - both) if total else 1.0,
         "surface_unit": ruler.unit,
-        **(surface_scores(predicted, truth, ruler, names) if names else {}),
+        **overlaps,
+        **outlines,
     }
 
 
