@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from sammed_bench.scores import read_records
 from sammed_bench.types import ModelFacts
 from sammed_data.corpus import Corpus, Row
 from sammed_data.lineage import Lineage, bundled_lineage, joined, lineage_of
@@ -266,8 +267,4 @@ def _seeds(facts: ModelFacts) -> dict[str, Any]:
 
 def read(folder: Path) -> list[dict[str, Any]]:
     """The records of a results folder; empty where an older version made it."""
-    path = folder / FILE
-    if not path.is_file():
-        return []
-    found: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+    return read_records(folder / FILE)

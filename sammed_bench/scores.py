@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -152,3 +153,11 @@ def read_scores(results: Path, columns: Sequence[str] | None = None) -> pd.DataF
     keys = [name for name in ("model", *ORDER) if name in frame.columns]
     ordered: pd.DataFrame = frame.sort_values(keys, kind="stable").reset_index(drop=True)
     return ordered
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """A JSON list beside the scores; empty where an older version made none."""
+    if not path.is_file():
+        return []
+    found: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    return found

@@ -22,6 +22,7 @@ from sammed_bench.ask import Asked, accepts
 from sammed_bench.conditions import Conditions
 from sammed_bench.modes import thread_of
 from sammed_bench.saved import KIND as SAVED
+from sammed_bench.scores import read_records
 from sammed_bench.types import ImagePrompts, KnowsTruth, Model
 from sammed_data.types import SammedError
 from sammed_model.dataset import Samples
@@ -129,8 +130,4 @@ def write(folder: Path, found: Iterable[Mapping[str, Any] | None]) -> None:
 
 def read(folder: Path) -> list[dict[str, Any]]:
     """What was measured in a results folder; empty where nothing was."""
-    path = folder / FILE
-    if not path.is_file():
-        return []
-    found: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+    return read_records(folder / FILE)

@@ -6,34 +6,22 @@ import itertools
 
 import pytest
 import torch
+from small_models import small
 from tiny_corpus import write_corpus
 
 from sammed_data.corpus import Corpus, View
 from sammed_data.index import open_index
 from sammed_data.types import UsageError
 from sammed_model import step
-from sammed_model.adapters import add_adapters, train_only
 from sammed_model.config import TrainConfig
 from sammed_model.dataset import Draw
 from sammed_model.feed import Loader, TrainingSet
-from sammed_model.lora import add_lora
 from sammed_model.optim import group_of, make_optimiser, set_rate, trainable
-from sammed_model.sam import build_sam, spec_for
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     return Corpus(write_corpus(tmp_path_factory.mktemp("corpus"), patients={"train": 2}))
-
-
-def small(method: str):
-    model = build_sam(spec_for("vit_tiny", image_size=32), seed=1)
-    if method == "sam-med2d":
-        add_adapters(model)
-    if method == "lora":
-        add_lora(model, rank=2, alpha=4.0)
-    train_only(model, method)
-    return model
 
 
 def batches(corpus, model, n, images):
@@ -48,7 +36,7 @@ def test_accumulation_is_the_large_batch(corpus, method):
     """Three batches of two images give gradient and loss of one of six, to rounding."""
     found = []
     for images, accumulate in ((6, 1), (2, 3)):
-        model = small(method)
+        model = small(method, 32)
         config = TrainConfig(
             method=method, batch_images=images, accumulate=accumulate, passes=7, clip_norm=1e9
         )
@@ -73,7 +61,7 @@ def test_accumulation_is_the_large_batch(corpus, method):
 
 def test_a_step_is_counted_over_unequal_parts(corpus):
     """The divisor is the number of masks of the whole step, not of each part."""
-    model = small("ft-sam")
+    model = small("ft-sam", 32)
     one, two = batches(corpus, model, 2, 3)
     half = batches(corpus, model, 1, 1)[0]
     config = TrainConfig(method="ft-sam", accumulate=2, passes=1)
@@ -86,7 +74,7 @@ def test_a_step_is_counted_over_unequal_parts(corpus):
 def test_bf16_trains_over_fp32_weights(corpus, recipe):
     losses = {}
     for precision in ("fp32", "bf16"):
-        model = small("sam-med2d")
+        model = small("sam-med2d", 32)
         config = TrainConfig(recipe=recipe, precision=precision, passes=3, lr=2e-3, warmup=0)
         given = batches(corpus, model, 1, 4) * 8
         optimiser = make_optimiser(model, config)
@@ -103,7 +91,7 @@ def test_bf16_trains_over_fp32_weights(corpus, recipe):
 
 
 def test_groups_have_their_own_rate_and_decay(corpus):
-    model = small("lora")
+    model = small("lora", 32)
     config = TrainConfig(
         method="lora", weight_decay=0.1, groups=("adapters:lr=0.5:decay=0", "prompt:lr=0")
     )

@@ -7,18 +7,16 @@ from dataclasses import replace
 
 import pytest
 import torch
+from small_models import small
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sammed_model import step
-from sammed_model.adapters import add_adapters, train_only
 from sammed_model.config import TrainConfig
 from sammed_model.dataset import Batch
 from sammed_model.embeddings import Embedder
-from sammed_model.lora import add_lora
 from sammed_model.meter import Meter
 from sammed_model.optim import make_optimiser
 from sammed_model.passes import Session, decode, predictions
-from sammed_model.sam import build_sam, spec_for
 
 META = torch.device("meta")
 
@@ -37,16 +35,6 @@ class Waits(TorchDispatchMode):
             if moved and not (kwargs or {}).get("non_blocking"):
                 self.found.append(tuple(out.shape))
         return out
-
-
-def model_of(method: str):
-    model = build_sam(spec_for("vit_tiny", image_size=64), seed=1)
-    if method == "sam-med2d":
-        add_adapters(model)
-    if method == "lora":
-        add_lora(model, rank=2, alpha=4.0)
-    train_only(model, method)
-    return model
 
 
 def batch_of(images: int = 3, masks: int = 4) -> Batch:
@@ -71,7 +59,7 @@ def batch_of(images: int = 3, masks: int = 4) -> Batch:
 )
 def test_a_step_has_no_host_round_trip(method, augment, monkeypatch):
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # none for 'meta'
-    model = model_of(method).to(META)
+    model = small(method).to(META)
     config = TrainConfig(method=method, passes=5, steps=1, augment=augment)
     work = step.Work(
         model=model,
@@ -100,7 +88,7 @@ def test_the_probe_sees_what_would_wait():
 def test_the_way_of_the_gpu_gives_the_prompts_of_the_cpu(monkeypatch):
     from sammed_model import prompts
 
-    model, batch = model_of("ft-sam"), batch_of()
+    model, batch = small("ft-sam"), batch_of()
     choices = TrainConfig().choices
     with torch.no_grad():
         embedding = model.encode(batch.images_B3SS)

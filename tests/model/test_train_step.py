@@ -6,21 +6,20 @@ import itertools
 
 import pytest
 import torch
+from small_models import small
 from tiny_corpus import write_corpus
 
 from sammed_data.corpus import Corpus, View
 from sammed_data.index import open_index
 from sammed_model import passes, step
-from sammed_model.adapters import add_adapters, leave_prompts, train_only
+from sammed_model.adapters import leave_prompts
 from sammed_model.config import TrainConfig
 from sammed_model.dataset import Draw
 from sammed_model.embeddings import Embedder
 from sammed_model.feed import Loader, TrainingSet
-from sammed_model.lora import add_lora
 from sammed_model.mends import Choices
 from sammed_model.meter import Meter
 from sammed_model.optim import learning_rate, make_optimiser, trainable
-from sammed_model.sam import build_sam, spec_for
 
 
 @pytest.fixture(scope="module")
@@ -40,16 +39,6 @@ def work_of(model, config):
         embedder=Embedder(model, 0),
         meter=Meter(),
     )
-
-
-def small(method: str):
-    model = build_sam(spec_for("vit_tiny", image_size=64), seed=1)
-    if method == "sam-med2d":
-        add_adapters(model)
-    if method == "lora":
-        add_lora(model, rank=2, alpha=4.0)
-    train_only(model, method)
-    return model
 
 
 def batches(corpus, model, n, images=2):
