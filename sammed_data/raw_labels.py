@@ -37,7 +37,8 @@ def values_in(array_ZYX: NDArray[Any]) -> list[int]:
     Counting is far faster than sorting a whole CT label map.
     """
     flat = in_memory_order(array_ZYX).reshape(-1)
-    if flat.dtype.itemsize == 1 and flat.size % 8 == 0:  # runs of one value are looked at once
+    packed = flat.flags.c_contiguous and flat.dtype.itemsize == 1 and flat.size % 8 == 0
+    if packed:  # runs of one value are looked at once
         words = flat.view(np.uint64)
         flat = np.append(words[1:][words[1:] != words[:-1]], words[:1]).view(flat.dtype)
     counted = counts(flat)

@@ -172,7 +172,7 @@ def test_sentences(corpus, tmp_path):
     empty = write_corpus(tmp_path / "empty", patients={"test": 1})
     with pytest.raises(CorpusError, match="train split"):
         train(empty, TrainConfig(**QUICK), runs=tmp_path)
-    with pytest.raises(UsageError, match="sam_vit_b_01ec64"):
+    with pytest.raises(UsageError, match="sammed weights fetch sam_vit_b"):
         train(corpus, TrainConfig(**QUICK | {"model": "vit_b", "init": "auto"}), runs=tmp_path)
     text = tmp_path / "notes.pth"
     text.write_text("these are not weights")
