@@ -120,7 +120,7 @@ def case(args: argparse.Namespace, images: int, say: Callable) -> dict:
     sides = [side_of(args, name) for name in names]
     batch = batch_of(args, images)
     clock = time.process_time if args.cpu_time else time.perf_counter
-    for number in range(2):  # kernels are chosen, code is compiled
+    for number in range(2 if args.cuda else 1):  # kernels are chosen, code is compiled
         for side in sides:
             side.time(batch, number, time.perf_counter)
     best = dict.fromkeys(names, float("inf"))

@@ -14,6 +14,7 @@ Three savings, each exact but for rounding, in values and in gradients:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -26,11 +27,23 @@ from sammed_model.adapters import Adapter, MlpWithAdapter
 _FUSED_TOKENS_CPU = 1024
 
 
-def encode_fast(image_encoder: Any, x_BCHW: Tensor) -> Tensor:
-    """What ``image_encoder(x)`` returns, (B, 3, S, S) -> (B, C, h, w)."""
+BlockForward = Callable[[Any, Tensor], Tensor]
+
+
+def encode_fast(
+    image_encoder: Any, x_BCHW: Tensor, block_forward: BlockForward | None = None
+) -> Tensor:
+    """What ``image_encoder(x)`` returns, (B, 3, S, S) -> (B, C, h, w).
+
+    Args:
+        image_encoder: upstream's.
+        x_BCHW: prepared images.
+        block_forward: ``block_fast``, or that compiled.
+    """
+    forward = block_forward or block_fast
     x_BHWC: Tensor = image_encoder.patch_embed(x_BCHW) + image_encoder.pos_embed
     for block in image_encoder.blocks:
-        x_BHWC = block_fast(block, x_BHWC)
+        x_BHWC = forward(block, x_BHWC)
     out: Tensor = image_encoder.neck(x_BHWC.permute(0, 3, 1, 2))
     return out
 

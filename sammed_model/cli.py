@@ -187,6 +187,12 @@ def train(
         bool,
         _option(_SPEED, "Fast encoder, or upstream's own forward.", "--fast/--no-fast"),
     ] = True,
+    compile_model: Annotated[
+        bool,
+        _option(
+            _SPEED, "torch.compile: slow first steps, pays in long runs on a GPU.", "--compile"
+        ),
+    ] = False,
     validate_every: Annotated[
         int | None,
         _option(_KEEPING, "Steps between: --validate-every 500", show_default="a quarter"),
@@ -269,6 +275,7 @@ def train(
         "workers": workers,
         "control": control,
         "fast": fast,
+        "compile": compile_model,
         "validate_every": validate_every,
         "validation_images": validation_images,
         "modes": tuple(modes.split(",")),

@@ -107,6 +107,7 @@ class TrainConfig:
         passes: first pass and decoder passes together.
         warmup: steps of linear warm-up.
         control: ``permuted`` gives every sample the image of another patient.
+        compile: compile encoder blocks and the decoder's transformer.
         fast: encode by the fast path (same numbers to rounding), not by upstream's forward.
         modes: prompts validated; ``best`` = those whose mean Dice picks the checkpoint.
         workers: loader threads; 0 reads in the training thread.
@@ -142,6 +143,7 @@ class TrainConfig:
     workers: int = 1
     control: Control = "none"
     fast: bool = True
+    compile: bool = False
     modes: tuple[ValidationMode, ...] = ("bbox", "1pt", "3pt", "5pt")
     best: tuple[ValidationMode, ...] = ("bbox", "1pt")
     validate_every: int | None = None

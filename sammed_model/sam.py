@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sammed_data.types import ModelError, nearest
 from sammed_model.adapters import add_adapters
-from sammed_model.attention import encode_fast
+from sammed_model.attention import BlockForward, encode_fast
 from sammed_model.decode import encode_prompts, predict_masks
 from sammed_model.frame import Preprocessing
 from sammed_model.types import AdapterKind, DecoderOutput, Prompts, SamSpec, kind_facts
@@ -91,6 +91,7 @@ class SamModel(nn.Module):
         preprocessing: how an image becomes the encoder's input.
         metadata: free strings kept with the weights (recipe, source, file digest).
         fast: ``encode`` takes the fast path (same numbers to rounding), not upstream's forward.
+        block_forward: what the fast path calls for a block, if it is compiled.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class SamModel(nn.Module):
         self.preprocessing = preprocessing or Preprocessing.named("default", spec.image_size)
         self.metadata: dict[str, str] = {}
         self.fast = True
+        self.block_forward: BlockForward | None = None
         modeling = _modeling()
         # Any: upstream's classes carry annotations that say less than they do.
         self.image_encoder: Any = _image_encoder(modeling, spec)
@@ -139,7 +141,7 @@ class SamModel(nn.Module):
                 f"{tuple(x_BCHW.shape)}: use model.preprocessing.prepare"
             )
         if self.fast:
-            return encode_fast(self.image_encoder, x_BCHW)
+            return encode_fast(self.image_encoder, x_BCHW, self.block_forward)
         embedding: Tensor = self.image_encoder(x_BCHW)
         return embedding
 

@@ -15,6 +15,7 @@ from sammed_model.advice import advice_on_size
 from sammed_model.balance import Balance
 from sammed_model.cards import find_place, located
 from sammed_model.checkpoint import load_model, weight_digest
+from sammed_model.compiled import compile_model
 from sammed_model.config import TrainConfig
 from sammed_model.control import permute_images
 from sammed_model.dataset import Draw, Samples
@@ -217,7 +218,10 @@ def _model(config: TrainConfig, report: Reporter) -> tuple[SamModel, dict[str, s
     if "prompt-encoder" not in config.choices:
         leave_prompts(model)
     model.fast = config.fast
-    return model.to(device), {"init": init, "path": str(path), "digest": digest}
+    model.to(device)
+    if config.compile:
+        compile_model(model)
+    return model, {"init": init, "path": str(path), "digest": digest}
 
 
 def _refuse_other_size(config: TrainConfig, path: Path, model: SamModel) -> None:
