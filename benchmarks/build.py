@@ -49,7 +49,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="sammed-build-", dir=args.scratch) as scratch:
         folder = Path(scratch)
         kept = args.data or folder / "made"
-        catalogs, root = ct_data.write(kept, args.volumes, tuple(args.shape))
+        named = ct_data.VESSELS if args.whole else ct_data.LABELS
+        catalogs, root = ct_data.write(kept, args.volumes, tuple(args.shape), named)
+        if args.whole:
+            GATES["over the floor"] = 1.3
         report = {"shape": args.shape, "cases": args.cases, "load": os.getloadavg()}
         few = copies(root, folder / "few", args.cases)[0]
         for depth in args.depths:
@@ -75,6 +78,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="keeps the made volumes for another run")
     parser.add_argument("--scratch", type=Path, help="where corpora are written")
     parser.add_argument("--skip-workers", action="store_true")
+    parser.add_argument(
+        "--whole", action="store_true", help="structures that are not split: no components"
+    )
     parser.add_argument("--json", action="store_true")
     return parser.parse_args()
 

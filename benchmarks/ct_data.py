@@ -21,6 +21,12 @@ LABELS = (
     "esophagus", "aorta", "duodenum", "urinary_bladder", "adrenal_gland_right",
     "adrenal_gland_left",
 )  # fmt: skip
+# Kinds that the build keeps whole: no component is looked for.
+VESSELS = (
+    "aorta", "inferior_vena_cava", "superior_vena_cava", "hepatic_vein", "portal_vein",
+    "renal_artery", "renal_vein", "celiac_trunk", "superior_mesenteric_artery",
+    "pulmonary_artery", "pulmonary_vein", "brachiocephalic_trunk", "carotid_artery",
+)  # fmt: skip
 CATALOGUE = """
 id: made_up_ct
 name: Made-up CT for speed
@@ -84,11 +90,16 @@ def _organ(rng, yy, xx):
     return rng.uniform(-60, 180), region
 
 
-def write(root: Path, n_volumes: int, shape_zyx: tuple[int, int, int]) -> tuple[Path, Path]:
-    """Catalogue folder and data folder of ``n_volumes`` cases; what is there already stays."""
+def write(
+    root: Path,
+    n_volumes: int,
+    shape_zyx: tuple[int, int, int],
+    structures: tuple[str, ...] = LABELS,
+) -> tuple[Path, Path]:
+    """Catalogue folder and data folder of ``n_volumes`` cases; volumes there already stay."""
     catalogs, data = root / "catalogs", root / "data" / "made_up_ct"
     catalogs.mkdir(parents=True, exist_ok=True)
-    names = ", ".join(f'"{v}": {name}' for v, name in enumerate(LABELS, start=1))
+    names = ", ".join(f'"{v}": {name}' for v, name in enumerate(structures, start=1))
     (catalogs / "made_up_ct.yaml").write_text(CATALOGUE % names)
     for seed in range(n_volumes):
         paths = [data / kind / f"ct{seed:02d}.nii.gz" for kind in ("images", "labels")]
