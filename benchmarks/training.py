@@ -103,6 +103,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--bf16", action="store_true", help="ours in bf16 too, on the CPU")
     parser.add_argument("--compile", action="store_true", help="ours by torch.compile too")
     parser.add_argument("--cpu-time", action="store_true", help="computing time: a busy machine")
+    parser.add_argument("--no-memory", action="store_true", help="start no child to measure it")
     parser.add_argument("--json", action="store_true", help="one document and nothing else")
     parser.add_argument("--only", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -172,7 +173,7 @@ def memory(args: argparse.Namespace, images: int, side: Side, batch: Batch) -> i
         torch.cuda.reset_peak_memory_stats()
         side.time(batch, 0, time.perf_counter)
         return torch.cuda.max_memory_allocated()
-    if "compiled" in side.name:
+    if args.no_memory or "compiled" in side.name:
         return 0
     command = [sys.executable, __file__, "--only", side.name, "--model", args.model]
     numbers = {"size": args.size, "batches": images, "masks": args.masks, "passes": args.passes}
