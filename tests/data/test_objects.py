@@ -498,3 +498,15 @@ def test_keys_that_are_no_numbers_are_refused(tmp_path):
     _png(tmp_path / "l/a.png", IDS)
     with pytest.raises(CatalogError, match="found '1-x'"):
         _read(_entry("values", {"1-x": "liver"}), tmp_path)
+
+
+def test_values_are_found_however_the_map_lies_in_memory():
+    from sammed_data.raw_labels import values_in
+
+    stored = np.zeros((2, 6, 8, 4), np.int8)
+    stored[1, 2, 3] = (-3, 5, 7, 9)
+    stored[0, 0, 0, 1] = 100
+    for array in (stored[..., 1], stored[..., 1][:, ::-1, ::-1], stored[:, :3, :5, 2]):
+        assert values_in(array) == np.unique(array).tolist()
+    assert values_in(stored) == np.unique(stored).tolist()
+    assert values_in(stored[:0]) == []
