@@ -18,6 +18,7 @@ from sammed_bench.baselines import FALLBACK_RADIUS, training_radius, trivial_bas
 from sammed_bench.choose import Wanted, load
 from sammed_bench.conditions import Conditions
 from sammed_bench.editions import NATIVE, parse_edition
+from sammed_bench.files import write_json
 from sammed_bench.gallery import write_gallery
 from sammed_bench.metric_cards import ALWAYS, in_order
 from sammed_bench.openings import stored_hash
@@ -326,7 +327,7 @@ def _claim(folder: Path, conditions: Conditions, models: Sequence[str]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if before is None:
-            _write_json(folder / RECORD, {"conditions": now, "model_order": list(models)})
+            write_json(folder / RECORD, {"conditions": now, "model_order": list(models)}, indent=2)
     except OSError as err:
         raise UsageError(
             f"expected to write results to {folder}, found {err.strerror or err}: "
@@ -344,12 +345,6 @@ def _drop_stale(folder: Path, outcome: Outcome) -> None:
         for path in (folder / place).glob(f"{prefix}-*-*.parquet"):
             if path.name.rsplit("-", 2)[0] == prefix and path.name not in keep:
                 path.unlink()
-
-
-def _write_json(path: Path, content: Any) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
 
 
 def _record(
@@ -392,7 +387,7 @@ def _record(
         "python": platform.python_version(),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-    _write_json(path, content)
+    write_json(path, content, indent=2)
 
 
 def _version(package: str) -> str:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from sammed_bench.ask import Answer, Asked, ClickRound, accepts, pass_numbers
 from sammed_bench.conditions import Conditions
+from sammed_bench.files import whole
 from sammed_bench.metric_cards import TARGETS
 from sammed_bench.modes import BOX, POINTS, click_target, rounds_of, thread_of
 from sammed_bench.types import Model
@@ -143,10 +144,8 @@ def write_clicks(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     )
     if not ordered:
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name("." + path.name + ".partial")
-    pq.write_table(pa.Table.from_pylist(ordered, schema=SCHEMA), partial)
-    partial.replace(path)
+    with whole(path) as partial:
+        pq.write_table(pa.Table.from_pylist(ordered, schema=SCHEMA), partial)
 
 
 def read_clicks(results: Path) -> pd.DataFrame | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sammed_bench.scores import read_records
+from sammed_bench.files import read_records, update_records
 from sammed_bench.types import ModelFacts
 from sammed_data.corpus import Corpus, Row
 from sammed_data.lineage import Lineage, bundled_lineage, joined, lineage_of
@@ -239,12 +239,7 @@ def write(
                 | {"weights_sha256": facts.weights_sha256}
                 | _seeds(facts)
             )
-    names = {record["model"] for record in found}
-    kept = [record for record in read(folder) if record["model"] not in names]
-    path = folder / FILE
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps([*found, *kept], indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
+    update_records(folder / FILE, found)
     return found
 
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from sammed_bench import predictions
 from sammed_bench.ask import Answer
 from sammed_bench.conditions import Conditions
+from sammed_bench.files import whole
 from sammed_bench.modes import POINTS, thread_of
 from sammed_bench.predictions import Kept
 from sammed_bench.surface import Ruler, surface_scores, worst
@@ -86,14 +87,14 @@ def write(results: Path, samples: Samples, conditions: Conditions) -> None:
                 who = _who(part, mode)
                 for joined in _images(part, samples, index, mode):
                     made["images"] += [who | _image_scores(one, conditions) for one in joined]
-                    whole = stacks.add(joined)
-                    made["volumes"] += [who | _stack_scores(stack, conditions) for stack in whole]
+                    done = stacks.add(joined)
+                    made["volumes"] += [
+                        who | _stack_scores(stack, conditions) for stack in complete
+                    ]
     for level, rows in made.items():
         path = results / FOLDER / f"{level}.parquet"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial")
-        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), partial)
-        partial.replace(path)
+        with whole(path) as partial:
+            pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), partial)
 
 
 def read(results: Path, level: str) -> pd.DataFrame | None:

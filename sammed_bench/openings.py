@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from torch import Tensor
 
 from sammed_bench import modes as mode_names
 from sammed_bench import protocols
+from sammed_bench.files import whole
 from sammed_bench.modes import BOX, POINTS
 from sammed_bench.protocols import Protocol, Target
 from sammed_bench.types import ImagePrompts
@@ -204,11 +204,8 @@ def write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write the openings of a part, in order, by a temporary name, with the hash of the rows."""
     ordered = sorted(rows, key=lambda r: (r["sample_id"], r["mask_index"], r["mode"]))
     marked = SCHEMA.with_metadata({_HASH: content_hash(ordered).encode()})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Several processes may score the same part with other models.
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    pq.write_table(pa.Table.from_pylist(ordered, schema=marked), partial)
-    partial.replace(path)
+    with whole(path) as partial:
+        pq.write_table(pa.Table.from_pylist(ordered, schema=marked), partial)
 
 
 def stored_hash(paths: Iterable[Path]) -> str | None:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import pyarrow.parquet as pq
 import torch
 
 from sammed_bench.ask import Answer, Asked
+from sammed_bench.files import whole
 from sammed_bench.openings import filled, runs
 from sammed_bench.types import Model, ModelFacts
 from sammed_data.types import CorpusError
@@ -68,10 +68,8 @@ def write(path: Path, model: Model, rows: Iterable[Mapping[str, Any]]) -> None:
     text = json.dumps(said | {"accepts": sorted(facts.accepts)})
     ordered = sorted(rows, key=lambda row: tuple(row[name] for name in _ORDER))
     table = pa.Table.from_pylist(ordered, schema=SCHEMA.with_metadata({_FACTS: text.encode()}))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    pq.write_table(table, partial, compression="zstd")
-    partial.replace(path)
+    with whole(path) as partial:
+        pq.write_table(table, partial, compression="zstd")
 
 
 @dataclass(frozen=True, kw_only=True)

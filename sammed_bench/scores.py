@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sammed_bench.files import whole
 from sammed_bench.types import ModelFacts
 from sammed_data.corpus import VIEWS, MaskRow, Row
 from sammed_data.types import CorpusError
@@ -123,10 +123,8 @@ def write_part(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write score rows, sorted, by a temporary name."""
     ordered = sorted(rows, key=lambda r: tuple(r[name] for name in ORDER))
     table = pa.Table.from_pylist(list(ordered), schema=SCHEMA)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name("." + path.name + ".partial")
-    pq.write_table(table, partial)
-    partial.replace(path)
+    with whole(path) as partial:
+        pq.write_table(table, partial)
 
 
 def parts(results: Path) -> list[Path]:
@@ -153,11 +151,3 @@ def read_scores(results: Path, columns: Sequence[str] | None = None) -> pd.DataF
     keys = [name for name in ("model", *ORDER) if name in frame.columns]
     ordered: pd.DataFrame = frame.sort_values(keys, kind="stable").reset_index(drop=True)
     return ordered
-
-
-def read_records(path: Path) -> list[dict[str, Any]]:
-    """A JSON list beside the scores; empty where an older version made none."""
-    if not path.is_file():
-        return []
-    found: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-    return found

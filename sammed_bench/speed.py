@@ -6,7 +6,6 @@ tight box, or what the model takes instead). Written to ``speed.json``; it diffe
 
 from __future__ import annotations
 
-import json
 import platform
 import resource
 import sys
@@ -20,9 +19,9 @@ import torch
 
 from sammed_bench.ask import Asked, accepts
 from sammed_bench.conditions import Conditions
+from sammed_bench.files import read_records, update_records
 from sammed_bench.modes import thread_of
 from sammed_bench.saved import KIND as SAVED
-from sammed_bench.scores import read_records
 from sammed_bench.types import ImagePrompts, KnowsTruth, Model
 from sammed_data.types import SammedError
 from sammed_model.dataset import Samples
@@ -119,13 +118,7 @@ def _device(device: str) -> str:
 
 def write(folder: Path, found: Iterable[Mapping[str, Any] | None]) -> None:
     """Leave ``speed.json``; models of an earlier run in the folder stay listed."""
-    made = [dict(entry) for entry in found if entry is not None]
-    names = {entry["model"] for entry in made}
-    kept = [entry for entry in read(folder) if entry["model"] not in names]
-    path = folder / FILE
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps([*made, *kept], indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
+    update_records(folder / FILE, (entry for entry in found if entry is not None))
 
 
 def read(folder: Path) -> list[dict[str, Any]]:

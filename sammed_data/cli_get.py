@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,11 +43,11 @@ def register(app: typer.Typer) -> None:
         app.command()(verb)
 
 
-def _filters(**options: str | None) -> Filters:
+def _filters(present: bool | None, names: Sequence[str] = (), **options: str | None) -> Filters:
     from sammed_data.get.listing import Filters
 
     values: dict[str, Any] = {name: tuple(split_names(text)) for name, text in options.items()}
-    return Filters(**values)
+    return Filters(present=present, names=tuple(names), **values)
 
 
 def list_(
@@ -55,9 +55,7 @@ def list_(
     root: Path | None = ROOT,
     modality: str | None = _MODALITY,
     organ: str | None = _ORGAN,
-    license_: str | None = typer.Option(
-        None, "--license", help="Licences, as the list shows them."
-    ),
+    license_: str | None = _LICENSE,
     access: str | None = _ACCESS,
     evidence: str | None = _EVIDENCE,
     role: str | None = _ROLE,
@@ -76,10 +74,9 @@ def list_(
 
     base = data_root(root)
     filters = _filters(
-        modality=modality, organ=organ, license=license_, access=access, evidence=evidence,
-        role=role,
+        present, modality=modality, organ=organ, license=license_, access=access,
+        evidence=evidence, role=role,
     )  # fmt: skip
-    filters = replace(filters, present=present)
     rows = list_entries(source, base, filters)
     if as_json:
         typer.echo(json.dumps([_as_json(row) for row in rows], indent=1))
@@ -107,9 +104,7 @@ def plan(
     root: Path | None = ROOT,
     modality: str | None = _MODALITY,
     organ: str | None = _ORGAN,
-    license_: str | None = typer.Option(
-        None, "--license", help="Licences, as the list shows them."
-    ),
+    license_: str | None = _LICENSE,
     access: str | None = _ACCESS,
     evidence: str | None = _EVIDENCE,
     role: str | None = _ROLE,
@@ -130,10 +125,9 @@ def plan(
     from sammed_data.get.listing import list_entries
 
     filters = _filters(
-        modality=modality, organ=organ, license=license_, access=access, evidence=evidence,
-        role=role,
+        present, names or (), modality=modality, organ=organ, license=license_, access=access,
+        evidence=evidence, role=role,
     )  # fmt: skip
-    filters = replace(filters, present=present, names=tuple(names or ()))
     rows = list_entries(source, data_root(root), filters)
     asked = {row.entry.id: _asked(row.entry) for row in rows} if ask else {}
     costs = [

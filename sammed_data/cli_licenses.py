@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from sammed_data.cli_common import split_names
 from sammed_data.types import UsageError
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def licenses(
     )
     from sammed_data.types import nearest
 
-    entries, names, words = load_catalogs(source), _names(only), _names(license_)
+    entries, names, words = load_catalogs(source), split_names(only), split_names(license_)
     check_words(words)
     for name in names:
         if name not in entries:
@@ -70,10 +71,6 @@ def licenses(
     _print(found)
     if write is not None:
         typer.echo(f"form: {write}")
-
-
-def _names(text: str | None) -> list[str]:
-    return [name.strip() for name in (text or "").split(",") if name.strip()]
 
 
 def _print(found: list[Standing]) -> None:

@@ -73,6 +73,11 @@ class CorpusIndex:
         wanted_N = wanted[self.rows_N["shard"]] & ~self.rows_N["excluded"]
         return np.flatnonzero(wanted_N & (self.kept_masks(view) > 0))
 
+    def place(self, number: int) -> tuple[int, int]:
+        """(shard, position in it) of a row, as ``Corpus.at`` takes them."""
+        shard = int(self.rows_N["shard"][number])
+        return shard, int(number) - int(np.searchsorted(self.rows_N["shard"], shard))
+
     def mask_keys(self, number: int, view: View) -> list[int]:
         """Keys (``MaskRow.index``) of the masks of one row that count under ``view``."""
         first, count = int(self.rows_N["first_mask"][number]), int(self.rows_N["n_masks"][number])
@@ -96,6 +101,19 @@ def order_keys(values_N: NDArray[np.unsignedinteger[Any]], *key: object) -> NDAr
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     found: NDArray[np.uint64] = mixed ^ (mixed >> np.uint64(31))
+    return found
+
+
+def turns(groups_E: NDArray[Any], order_E: NDArray[Any]) -> NDArray[np.int64]:
+    """How many of its group come before each element, by ``order_E``; (E,) int64.
+
+    Sorted by it, all groups take turns.
+    """
+    order = np.lexsort((order_E, groups_E))
+    own = groups_E[order]
+    first = np.flatnonzero(np.append(True, own[1:] != own[:-1]))
+    found = np.empty(len(own), np.int64)
+    found[order] = np.arange(len(own)) - np.repeat(first, np.diff(np.append(first, len(own))))
     return found
 
 

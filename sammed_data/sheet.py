@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sammed_data.corpus import SPLITS, Corpus, Row
-from sammed_data.index import CorpusIndex, open_index
+from sammed_data.index import CorpusIndex, open_index, turns
 from sammed_data.types import CorpusError, UsageError, nearest
 
 _COLOURS = ((40, 210, 240), (90, 230, 60), (255, 200, 30), (230, 80, 230), (90, 120, 255),
@@ -67,7 +67,8 @@ class Wanted:
                 f"expected images in {corpus.root}, found none in {where} with what was asked "
                 "for: ask for less, or build more"
             )
-        return _take_turns(rows["dataset"][found], rows["sample"][found], found)[: self.n]
+        turn = turns(rows["dataset"][found], rows["sample"][found])
+        return found[np.lexsort((rows["dataset"][found], turn))][: self.n]
 
 
 def _check(names: Sequence[str], known: Sequence[str], kind: str) -> None:
@@ -79,17 +80,6 @@ def _check(names: Sequence[str], known: Sequence[str], kind: str) -> None:
 def _codes(index: CorpusIndex, kind: str, names: Sequence[str]) -> list[int]:
     _check(names, index.names[kind], kind)
     return [index.names[kind].index(name) for name in names]
-
-
-def _take_turns(
-    datasets_E: NDArray[np.int16], samples_E: NDArray[np.uint64], numbers_E: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """One row of each dataset in turn."""
-    order = np.lexsort((samples_E, datasets_E))
-    own = datasets_E[order]
-    first = np.flatnonzero(np.append(True, own[1:] != own[:-1]))
-    turn = np.arange(len(own)) - np.repeat(first, np.diff(np.append(first, len(own))))
-    return numbers_E[order[np.lexsort((own, turn))]]
 
 
 def contact_sheet(corpus: Corpus, out: Path, wanted: Wanted | None = None) -> int:
@@ -113,9 +103,7 @@ def contact_sheet(corpus: Corpus, out: Path, wanted: Wanted | None = None) -> in
         )
     index = open_index(corpus)
     numbers = (wanted or Wanted()).numbers(corpus, index)
-    first = np.searchsorted(index.rows_N["shard"], np.arange(len(corpus.shards)))
-    rows = [corpus.at(int(s), int(n - first[s])) for n, s in
-            zip(numbers, index.rows_N["shard"][numbers], strict=True)]  # fmt: skip
+    rows = [corpus.at(*index.place(number)) for number in numbers]
     data = _page(rows) if out.suffix.lower() == ".html" else _sheet(rows)
     try:
         out.write_bytes(data)

@@ -77,10 +77,7 @@ def find_row(corpus: Corpus, sample_id: str) -> Row:
         raise UsageError(
             f"no sample {sample_id!r} in {corpus.root}; {_neighbours(corpus, sample_id)}"
         )
-    number = int(found[0])
-    shard = int(index.rows_N["shard"][number])
-    first = int(np.searchsorted(index.rows_N["shard"], shard))
-    return corpus.at(shard, number - first)
+    return corpus.at(*index.place(int(found[0])))
 
 
 def _neighbours(corpus: Corpus, sample_id: str) -> str:

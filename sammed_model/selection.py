@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sammed_data.corpus import VIEWS, Corpus, Row
-from sammed_data.index import CorpusIndex, open_index
+from sammed_data.index import CorpusIndex, open_index, turns
 from sammed_data.types import CorpusError
 
 
@@ -67,21 +67,16 @@ def split_rows(
 def choose_rows(index: CorpusIndex, numbers_E: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
     """The same few rows each time: one of each patient first, in the order of hashed names."""
     rows = index.rows_N[numbers_E]
-    order = np.lexsort((rows["sample"], rows["patient"]))
-    patients = rows["patient"][order]
-    first = np.flatnonzero(np.append(True, patients[1:] != patients[:-1]))
-    turn = np.arange(len(order)) - np.repeat(first, np.diff(np.append(first, len(order))))
-    ranked = np.lexsort((rows["sample"][order], turn))
-    return numbers_E[order[ranked][:limit]]
+    turn = turns(rows["patient"], rows["sample"])
+    return numbers_E[np.lexsort((rows["sample"], turn))[:limit]]
 
 
 def rows_of(corpus: Corpus, index: CorpusIndex, numbers_E: NDArray[np.int64]) -> list[Row]:
     """Rows without pixels, in the order asked for; meant for hundreds of them, not millions."""
-    found: dict[int, Row] = {}
-    shards = index.rows_N["shard"]
-    for shard in np.unique(shards[numbers_E]):
-        first = int(np.searchsorted(shards, shard))
-        own = numbers_E[shards[numbers_E] == shard]
-        rows = corpus.rows_at(int(shard), (own - first).tolist())
-        found |= dict(zip(own.tolist(), rows, strict=True))
-    return [found[number] for number in numbers_E.tolist()]
+    places = [index.place(number) for number in numbers_E]
+    found: dict[tuple[int, int], Row] = {}
+    for shard in {shard for shard, _ in places}:  # each is read once
+        own = [place for place in places if place[0] == shard]
+        rows = corpus.rows_at(shard, [position for _, position in own])
+        found |= dict(zip(own, rows, strict=True))
+    return [found[place] for place in places]

@@ -55,11 +55,17 @@ class Chosen:
             for row in corpus.rows(shard):
                 if self.datasets and row.dataset not in self.datasets:
                     break  # a shard has one dataset
-                if not self.view.keeps_image(row.height, row.width):
-                    continue
-                kept = [m for m in row.masks if self.view.keeps_mask(m, row.height, row.width)]
+                kept = self.masks(row)
                 if kept:
                     yield row, kept
+
+    def masks(self, row: Row) -> list[MaskRow]:
+        """The masks of a row that count; none of a row that is not chosen."""
+        if self.datasets and row.dataset not in self.datasets:
+            return []
+        if not self.view.keeps_image(row.height, row.width):
+            return []
+        return [m for m in row.masks if self.view.keeps_mask(m, row.height, row.width)]
 
 
 @dataclass

@@ -76,15 +76,20 @@ def write(corpus: Corpus, folder: Path, chosen: Chosen, *, number: int = 1) -> W
 
 
 def _labels(corpus: Corpus, chosen: Chosen) -> tuple[str, dict[str, int]]:
-    """The one dataset, and structure -> value from 1."""
-    datasets = {row.dataset: row for row, _ in chosen.rows(corpus)}
+    """The one dataset, and structure -> value from 1; no pixel is read for it."""
+    datasets, structures = set[str](), set[str]()
+    for row in corpus.index(chosen.splits):
+        kept = chosen.masks(row)
+        if kept:
+            datasets.add(row.dataset)
+            structures |= {mask.structure for mask in kept}
     if len(datasets) > 1:
         raise CorpusError(
             f"expected one dataset for nnU-Net, found {', '.join(sorted(datasets))}: what one of "
             "them does not annotate would count as background; choose with --dataset"
         )
-    structures = {m.structure for _, masks in chosen.rows(corpus) for m in masks}
-    return next(iter(datasets), ""), {s: n for n, s in enumerate(sorted(structures), start=1)}
+    values = {name: value for value, name in enumerate(sorted(structures), start=1)}
+    return next(iter(datasets), ""), values
 
 
 def _label_map(
