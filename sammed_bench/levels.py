@@ -88,9 +88,7 @@ def write(results: Path, samples: Samples, conditions: Conditions) -> None:
                 for joined in _images(part, samples, index, mode):
                     made["images"] += [who | _image_scores(one, conditions) for one in joined]
                     done = stacks.add(joined)
-                    made["volumes"] += [
-                        who | _stack_scores(stack, conditions) for stack in complete
-                    ]
+                    made["volumes"] += [who | _stack_scores(one, conditions) for one in done]
     for level, rows in made.items():
         path = results / FOLDER / f"{level}.parquet"
         with whole(path) as partial:
