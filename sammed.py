@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import NoReturn
 
@@ -11,6 +10,7 @@ import typer
 from sammed_app.cli import register as register_app
 from sammed_bench.cli import register as register_bench
 from sammed_data.cli import app as data_app
+from sammed_data.talk import give_options, is_verbose
 from sammed_data.types import InterruptedRun, SammedError, UsageError
 from sammed_model.cli import register as register_model
 
@@ -18,7 +18,6 @@ INTERRUPTED = 130
 
 app = typer.Typer(
     name="sammed",
-    help="Curate medical segmentation corpora, train adapter SAM, benchmark it.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -27,6 +26,7 @@ app.add_typer(data_app, name="data")
 register_model(app)
 register_bench(app)
 register_app(app)
+give_options(app)
 
 
 def _version(value: bool) -> None:  # noqa: FBT001 - typer's callback signature
@@ -43,7 +43,12 @@ def _root(
         False, "--version", callback=_version, is_eager=True, help="Show the version and exit."
     ),
 ) -> None:
-    """Curate medical segmentation corpora, train adapter SAM, benchmark it."""
+    """Curate medical segmentation corpora, train adapter SAM, benchmark it.
+
+    Start here: `sammed demo`, or `sammed data init FOLDER` on data of your own; `sammed doctor`
+    looks at this machine. Exit codes: 0 all well, 1 failure, 2 usage, 3 finished with rejected
+    inputs or findings, 130 interrupted (run again to continue).
+    """
 
 
 def main() -> None:
@@ -57,7 +62,7 @@ def main() -> None:
             raise
         _interrupted("")  # typer turns Ctrl-C into this code without a word
     except SammedError as err:
-        if os.environ.get("SAMMED_DEBUG"):
+        if is_verbose():
             raise
         typer.echo(f"error: {err}", err=True)
         sys.exit(2 if isinstance(err, UsageError) else 1)

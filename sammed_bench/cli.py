@@ -96,7 +96,6 @@ def _bench(
         bool,
         typer.Option("--speed", help="Measure latency, throughput and peak memory beside scores."),
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> None:
     from sammed_bench.modes import parse_modes
 
@@ -129,7 +128,7 @@ def _bench(
     Corpus(corpus)  # a missing corpus is said before models are looked for
     wanted = choose(model or [], runs)
     screen = console()
-    with Shown(screen, quiet=quiet) as shown:
+    with Shown(screen) as shown:
         result = bench(corpus, wanted, config, out=out, report=shown)
     report = write_report(result.out)
     _show(screen, headline(report))

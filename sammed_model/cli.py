@@ -225,7 +225,6 @@ def train(
     profile: Annotated[
         bool, _option(_SPEED, "At the end: speed, stages, memory, FLOP utilisation.", "--profile")
     ] = False,
-    quiet: Annotated[bool, _option(_KEEPING, "Only the last lines.", "--quiet", "-q")] = False,
 ) -> None:
     """See ``_EXAMPLES``."""
     if mend and "list" in mend:
@@ -294,7 +293,7 @@ def train(
         for line in why if leads else ():
             typer.echo(line)
     keep_memory()
-    with stop_on_signal() as should_stop, Console(quiet=quiet or not leads) as console:
+    with stop_on_signal() as should_stop, Console(quiet=not leads) as console:
         trained = run(
             corpus,
             config,

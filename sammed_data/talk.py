@@ -1,0 +1,207 @@
+"""How a command speaks: `--quiet`, `--verbose` and `--json` mean the same for every verb.
+
+The front door gives each verb these options (:func:`give_options`); a verb says what it found in
+plain lines, and calls :func:`answer` with the same as a document.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+RECORD = "command.json"
+_PANEL = "Talk"
+_QUIET = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", help="Errors alone; the exit code says.", rich_help_panel=_PANEL),
+]
+_VERBOSE = Annotated[
+    bool,
+    typer.Option(
+        "--verbose", "-v", help="Options as resolved, time, memory.", rich_help_panel=_PANEL
+    ),
+]
+_JSON = Annotated[
+    bool, typer.Option("--json", help="One document on stdout.", rich_help_panel=_PANEL)
+]
+
+
+@dataclass
+class _Talk:
+    command: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    quiet: bool = False
+    verbose: bool = False
+    document: Any = None
+
+
+_NOW: ContextVar[_Talk] = ContextVar("talk")
+
+
+def _now() -> _Talk:
+    return _NOW.get(_Talk())
+
+
+def is_quiet() -> bool:
+    """Whether `--quiet` was given."""
+    return _now().quiet
+
+
+def is_verbose() -> bool:
+    """Whether errors are to show where they came from."""
+    return _now().verbose or bool(os.environ.get("SAMMED_DEBUG"))
+
+
+def answer(document: Any) -> None:
+    """What the verb found, for `--json`: plain values, paths as text."""
+    _now().document = document
+
+
+def detail(text: str) -> None:
+    """A line for `--verbose` alone, on stderr."""
+    if _now().verbose:
+        typer.echo(text, err=True)
+
+
+def progress_console() -> Console:
+    """Stderr, where bars and notes go that are no answer; silent under `--quiet`."""
+    from rich.console import Console
+
+    return Console(stderr=True, quiet=is_quiet())
+
+
+def record_command(folder: Path) -> None:
+    """Leave the command with its resolved options beside what it wrote."""
+    talk = _now()
+    if not talk.command:
+        return
+    found = {"command": talk.command, "options": _plain(talk.options), "sammed": _version()}
+    text = json.dumps(found, indent=1, sort_keys=True) + "\n"
+    (folder / RECORD).write_text(text, encoding="utf-8")
+
+
+def give_options(app: typer.Typer, path: tuple[str, ...] = ("sammed",)) -> None:
+    """Give every verb under ``app`` the options of this module; call it once, at the door."""
+    for info in app.registered_commands:
+        if info.callback is not None:
+            name = info.name or info.callback.__name__.strip("_").replace("_", "-")
+            info.callback = _speaking(info.callback, " ".join((*path, name)))
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            give_options(group.typer_instance, (*path, group.name or ""))
+
+
+def _speaking(verb: Callable[..., Any], command: str) -> Callable[..., Any]:
+    """The verb with the three options; one that has its own `--json` keeps it."""
+    hints = get_type_hints(verb, include_extras=True)
+    signature = inspect.signature(verb)
+    parameters = [
+        p.replace(annotation=hints.get(p.name, p.annotation)) for p in signature.parameters.values()
+    ]
+    own_json = next((p.name for p in parameters if "--json" in _names_of(p)), None)
+    added = {"talk_quiet": _QUIET, "talk_verbose": _VERBOSE}
+    if own_json is None:
+        added = {"talk_json": _JSON, **added}
+    for name, hint in added.items():
+        kind = inspect.Parameter.KEYWORD_ONLY
+        parameters.append(inspect.Parameter(name, kind, default=False, annotation=hint))
+
+    @functools.wraps(verb)
+    def speaking(*args: Any, **options: Any) -> Any:
+        given = {name: options.pop(name) for name in added}
+        talk = _Talk(
+            command=command,
+            options={k: v for k, v in options.items() if not isinstance(v, typer.Context)},
+            quiet=given["talk_quiet"],
+            verbose=given["talk_verbose"],
+        )
+        began = time.perf_counter()
+        _NOW.set(talk)  # and left: the front door asks it when it shows an error
+        _tell_options(talk)
+        own_document = bool(options.get(own_json or ""))
+        try:
+            with _lines(talk, to_stderr=bool(given.get("talk_json")), own_document=own_document):
+                return verb(*args, **options)
+        finally:
+            if given.get("talk_json") and talk.document is not None:
+                typer.echo(json.dumps(_plain(talk.document), indent=1))
+            _tell_cost(talk, time.perf_counter() - began)
+
+    speaking.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    speaking.__annotations__ = hints | added
+    return speaking
+
+
+def _names_of(parameter: inspect.Parameter) -> tuple[str, ...]:
+    """The names of an option, given in its annotation or as its default."""
+    said = [parameter.default]
+    if get_origin(parameter.annotation) is Annotated:
+        said += get_args(parameter.annotation)[1:]
+    return tuple(name for info in said for name in getattr(info, "param_decls", None) or ())
+
+
+@contextmanager
+def _lines(talk: _Talk, *, to_stderr: bool, own_document: bool) -> Iterator[None]:
+    """Where plain lines go: a document is never mixed with them, nor silenced."""
+    if talk.quiet and not own_document:
+        with Path(os.devnull).open("w", encoding="utf-8") as sink, redirect_stdout(sink):
+            yield
+    elif to_stderr:
+        with redirect_stdout(sys.stderr):
+            yield
+    else:
+        yield
+
+
+def _tell_options(talk: _Talk) -> None:
+    if talk.verbose:
+        detail(f"{talk.command}, sammed {_version()}, Python {sys.version.split()[0]}")
+        for name, value in sorted(talk.options.items()):
+            detail(f"  {name.strip('_')}: {_plain(value)}")
+
+
+def _tell_cost(talk: _Talk, seconds: float) -> None:
+    if not talk.verbose:
+        return
+    text = f"took {seconds:.1f} s"
+    if sys.platform != "win32":
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in KiB but on macOS
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        text += f", peak memory {peak / 1e9:.2f} GB"
+    detail(text)
+
+
+def _version() -> str:
+    from sammed_data.manifest import sammed_version
+
+    return sammed_version()
+
+
+def _plain(value: Any) -> Any:
+    """Values that JSON knows; paths and the like as text."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [
+            _plain(v) for v in (sorted(value) if isinstance(value, (set, frozenset)) else value)
+        ]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return str(value)
