@@ -61,9 +61,10 @@ class Teller:
         for table in headline(result.report):
             if table.rows:
                 self._screen.print(terminal_table(table))
+        self.note(f"test set, {_counts(result)}: differences of mean Dice in points, over masks")
         for finding in result.findings:
             self.note(_sentence(finding))
-        self.note("order by mean Dice: " + _order(result))
+        self.note("order by mean Dice %, over masks: " + _order(result))
         if quick:
             self.note("--quick: too few patients and steps for any of these numbers to mean much")
         self.note(_CAVEAT)
@@ -74,6 +75,12 @@ class Teller:
             self.note(f"weights  {run / 'model.safetensors'}")
         self.note(f"report   {result.results / 'report' / 'report.html'}")
         self.note(f"go on:   cd {folder} && sammed bench --prompts 1pt,bbox,5pt")
+
+
+def _counts(result: DemoResult) -> str:
+    """Over how much the findings are."""
+    first = next((finding.over_start for finding in result.findings), None)
+    return f"{first.n_masks} masks of {first.n_patients} patients" if first else "no findings"
 
 
 def _sentence(finding: Finding) -> str:
