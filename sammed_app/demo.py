@@ -26,8 +26,8 @@ from sammed_data.build import BuildResult, build
 from sammed_data.corpus import Corpus
 from sammed_data.phantom import PHANTOMS, write_phantoms
 from sammed_data.types import ModelError, UsageError
+from sammed_model.cards import SHIPPED
 from sammed_model.config import Control, Method, TrainConfig
-from sammed_model.setup import SHIPPED
 from sammed_model.setup import Reporter as TrainReporter
 from sammed_model.train import train
 

@@ -18,6 +18,7 @@ from sammed_data.types import ModelError, nearest
 from sammed_model.types import KINDS, SamSpec
 
 CARDS = Path(__file__).parent / "cards"
+SHIPPED = Path(__file__).parent / "weights"
 LOCK_NAME = "weights.lock.yaml"
 _LISTS = ("training_sources", "mirrors", "steps")
 _BLOCK = 1 << 20
@@ -42,7 +43,7 @@ class ModelCard:
         verified: who knows the digest: ``card``, or ``unverified`` (the first download, or the
             user's own file).
         path: of a file that the user registered where it lies.
-        training_sources: what it was trained on, in words.
+        training_sources: what it was trained on, in words; empty = no data but what a program drew.
         homepage, citation, notes: for people.
     """
 
@@ -190,8 +191,9 @@ def find_card(path: Path, spec: SamSpec | None = None) -> ModelCard | None:
 
 def place_of(card: ModelCard) -> Path | None:
     """Where the file of a card lies here, or None; its content is looked at when it is loaded."""
-    path = Path(card.path) if card.path else weights_folder() / card.file
-    return path if path.is_file() else None
+    folders = (weights_folder(), SHIPPED)
+    places = [Path(card.path)] if card.path else [folder / card.file for folder in folders]
+    return next((path for path in places if path.is_file()), None)
 
 
 def find_place(path: Path | str) -> Path | None:

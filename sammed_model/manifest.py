@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 
 from sammed_data.corpus import Corpus
+from sammed_model.cards import SHIPPED, bundled_cards
 from sammed_model.checkpoint import weight_digest
 from sammed_model.setup import Run
 
@@ -30,7 +32,7 @@ def manifest(run: Run, recipe: str) -> dict[str, Any]:
         "control": run.config.control,
         "corpus_sha256": run.base["corpus"],
         "corpus_manifest_sha256": _file_digest(corpus.root / "manifest.json"),
-        "init": run.base["init"],
+        "init": _start(run.base),
         "base_sha256": run.base["digest"],
         "weights_sha256": weight_digest(run.model),
         "datasets": rows.datasets,
@@ -54,6 +56,12 @@ def manifest(run: Run, recipe: str) -> dict[str, Any]:
         "device": str(run.model.device),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def _start(base: Mapping[str, str]) -> str:
+    """What was given as the start; weights of the package by name, which is the same anywhere."""
+    path = Path(base["path"])
+    return path.stem if path.parent == SHIPPED and path.stem in bundled_cards() else base["init"]
 
 
 def _file_digest(path: Path) -> str:

@@ -13,7 +13,7 @@ from sammed_data.types import ModelError, UsageError, nearest
 from sammed_model.adapters import add_adapters, drop_adapters, leave_prompts, train_only
 from sammed_model.advice import advice_on_size
 from sammed_model.balance import Balance
-from sammed_model.cards import find_place, located
+from sammed_model.cards import SHIPPED, find_place, located
 from sammed_model.checkpoint import load_model, weight_digest
 from sammed_model.compiled import compile_model
 from sammed_model.config import TrainConfig
@@ -33,8 +33,6 @@ from sammed_model.selection import Selection, choose_rows, rows_of
 from sammed_model.step import StepResult
 from sammed_model.types import KINDS
 from sammed_model.validate import Validation
-
-SHIPPED = Path(__file__).parent / "weights"
 
 
 class Reporter(Protocol):

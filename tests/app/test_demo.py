@@ -13,7 +13,7 @@ from sammed_app.findings import Finding
 from sammed_app.telling import Teller, _sentence
 from sammed_bench.statistics import PairedResult
 from sammed_data.types import UsageError
-from sammed_model.setup import SHIPPED
+from sammed_model.cards import SHIPPED
 
 
 @pytest.fixture(scope="module")

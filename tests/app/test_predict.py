@@ -371,7 +371,7 @@ def test_prompts_outside_and_slices_missing_are_sentences(tmp_path, predictor):
 
 def test_the_command_with_the_shipped_weights(tmp_path):
     import sammed
-    from sammed_model.setup import SHIPPED
+    from sammed_model.cards import SHIPPED
 
     weights = next(SHIPPED.glob("*.safetensors"))
     path = _nifti(tmp_path / "scan.nii.gz", image_of(ball_ijk()), oblique_flipped())

@@ -84,6 +84,9 @@ def test_list_says_what_is_known_and_what_is_here(published):
     assert rows["sam-med2d_b"]["by_hand"]
     assert not rows["sam-med2d_b"]["present"]
     assert rows["medsam_vit_b"]["source"].startswith("https://zenodo.org/")
+    shipped = rows.pop("vit_tiny_scenes")
+    assert shipped["present"]
+    assert shipped["training_sources"] == []
     assert all(row["source"].startswith("https://") and row["license"] for row in rows.values())
     add("mine", published, kind="sam")
     text = run("list").stdout
