@@ -80,6 +80,9 @@ class BenchConfig:
         edition: how models are fed, ``native`` or ``as-released``.
         speed: measure latency, throughput and memory beside the scores.
         keep_predictions: leave the masks beside the scores, with scores of images and volumes.
+        datasets: only these; empty = all.
+        timeout: seconds that a model may take for one image; one that takes longer failed.
+        suite: name and digest of the suite that these settings come from (``suite_run``).
     """
 
     modes: tuple[str, ...] = ("1pt", "bbox", "5pt")
@@ -98,10 +101,16 @@ class BenchConfig:
     edition: str = NATIVE
     keep_predictions: bool = False
     speed: bool = False
+    datasets: tuple[str, ...] = ()
+    timeout: float | None = None
+    suite: str = ""
+    suite_sha256: str = ""
 
     def __post_init__(self) -> None:
         if not self.tolerance > 0:
             raise UsageError(f"--tolerance must be above 0, found {self.tolerance}")
+        if self.timeout is not None and not self.timeout > 0:
+            raise UsageError(f"--timeout must be above 0 seconds, found {self.timeout}")
         parse_edition(self.edition)
         for name, low in (("limit", 1), ("batch", 1), ("threads", 1), ("seed", 0)):
             value = getattr(self, name)
@@ -211,6 +220,37 @@ def bench(
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """What a benchmark would score."""
+
+    images: int
+    masks: int
+    rows: int
+    models: tuple[str, ...]
+    conditions: dict[str, Any]
+
+
+def survey(corpus_root: Path, wanted: Sequence[Wanted], config: BenchConfig) -> Survey:
+    """Count what :func:`bench` would do; no model is loaded and nothing is written.
+
+    Raises:
+        SammedError: corpus or conditions do not do.
+    """
+    notes, corpus = _Notes(Silent()), Corpus(corpus_root)
+    conditions = _conditions(corpus, config, notes)
+    samples = run.reader(corpus, conditions)
+    models = [w.label for w in wanted]
+    models += [m.facts.name for m in _baselines(corpus, config, notes)]
+    return Survey(
+        images=len(samples),
+        masks=samples.n_masks,
+        rows=samples.n_masks * len(config.modes) * len(models),
+        models=tuple(models),
+        conditions=conditions.as_dict(),
+    )
+
+
 def _loaded(wanted: Wanted | Model, device: str, config: BenchConfig, notes: _Notes) -> Model:
     """The model; one that brings its own two methods keeps its own convention."""
     if not isinstance(wanted, Wanted):
@@ -254,6 +294,10 @@ def _conditions(corpus: Corpus, config: BenchConfig, notes: _Notes) -> Condition
         tolerance=config.tolerance,
         protocol=config.protocol,
         edition=config.edition,
+        datasets=config.datasets,
+        timeout=config.timeout,
+        suite=config.suite,
+        suite_sha256=config.suite_sha256,
     )
 
 
@@ -319,7 +363,7 @@ def _claim(folder: Path, conditions: Conditions, models: Sequence[str]) -> None:
     """
     before, now = _recorded(folder), _plain(conditions)
     if before is not None and before != now:
-        differs = sorted(k for k in now if before.get(k) != now[k])
+        differs = sorted(k for k in {*before, *now} if before.get(k) != now.get(k))
         raise UsageError(
             f"expected a new folder or results of the same conditions at {folder}, found results "
             f"with another {', '.join(differs)}: give another --out"

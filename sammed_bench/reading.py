@@ -184,6 +184,7 @@ def conditions_table(record: dict[str, Any], rows: pd.DataFrame) -> Table:
     said = {
         "corpus": f"{settings.get('corpus', '')} (content {known.get('corpus_sha256', '')[:12]})",
         **{f"scored: {_SETS.get(str(s), s)}": _counts(part) for s, part in found},
+        **({"suite": _suite(known)} if known.get("suite") else {}),
         "patients": _unit(rows),
         "prompt modes": ", ".join(known.get("modes", [])),
         "protocol": f"{protocol.get('name', '')}, version {protocol.get('version', '')} "
@@ -198,6 +199,11 @@ def conditions_table(record: dict[str, Any], rows: pd.DataFrame) -> Table:
     }
     lines = [{"condition": name, "value": value} for name, value in said.items()]
     return Table(name="conditions", title="", columns=("condition", "value"), rows=lines)
+
+
+def _suite(known: dict[str, Any]) -> str:
+    """The suite by name and digest."""
+    return f"{known['suite']} ({known.get('suite_sha256', '')[:12]})"
 
 
 def _prompts(record: dict[str, Any]) -> str:

@@ -79,8 +79,10 @@ def choose_splits(corpus: Corpus, asked: Sequence[str] | None) -> tuple[tuple[st
 
 def bench_rows(corpus: Corpus, conditions: Conditions) -> list[Row]:
     """The images to score, by sample id, without pixels."""
-    rows = sorted(corpus.index(conditions.splits), key=lambda r: r.sample_id)
-    return rows[: conditions.limit]
+    found = corpus.index(conditions.splits)
+    if conditions.datasets:
+        found = [row for row in found if row.dataset in conditions.datasets]
+    return sorted(found, key=lambda r: r.sample_id)[: conditions.limit]
 
 
 def bench_corpus(
