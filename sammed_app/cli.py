@@ -1,4 +1,4 @@
-"""Commands of this room: ``sammed demo`` and ``sammed predict``."""
+"""Commands of this room: ``sammed demo``, ``sammed predict`` and ``sammed app``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from sammed_app.page.cli import register as register_page
 from sammed_app.predict.cli import register as register_predict
 
 _HELP = """Try everything on procedural phantoms, without any download.
@@ -30,6 +31,7 @@ def register(app: typer.Typer) -> None:
     """Add this room's commands to the root app."""
     app.command("demo", help=_HELP)(demo)
     register_predict(app)
+    register_page(app)
 
 
 def demo(
@@ -49,9 +51,11 @@ def demo(
 ) -> None:
     """See ``_HELP``."""
     import os
+    from dataclasses import asdict
 
     from sammed_app.demo import plan_of, run_demo
     from sammed_app.telling import Teller
+    from sammed_data.talk import answer
     from sammed_model.console import keep_memory
 
     keep_memory()
@@ -66,3 +70,7 @@ def demo(
         workers=min(2, os.cpu_count() or 1),
     )
     teller.closing(result, folder, quick=quick)
+    answer(
+        {"corpus": result.corpus, "runs": result.runs, "results": result.results}
+        | {"seconds": result.seconds, "findings": [asdict(f) for f in result.findings]}
+    )

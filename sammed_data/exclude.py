@@ -86,19 +86,28 @@ def save(root: Path, entries: Iterable[Exclusion]) -> Exclusions:
     Raises:
         CorpusError: the folder cannot be written.
     """
+    return save_list(root / FILE, entries)
+
+
+def save_list(path: Path, entries: Iterable[Exclusion]) -> Exclusions:
+    """Write a list as CSV, whole or not at all.
+
+    Raises:
+        CorpusError: the folder cannot be written.
+    """
     found = Exclusions(entries)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([f.name for f in fields(Exclusion)])
     writer.writerows((*astuple(e)[:-1], int(e.withdrawn)) for e in found.entries)
-    remote = is_remote(root)  # an object appears whole
-    target = root / FILE if remote else root / f".{FILE}.tmp"
+    remote = is_remote(path)  # an object appears whole
+    target = path if remote else path.parent / f".{path.name}.tmp"
     try:
         target.write_text(text.getvalue(), encoding="utf-8")
         if not remote:
-            target.replace(root / FILE)
+            target.replace(path)
     except OSError as err:
-        raise CorpusError(f"cannot write {root / FILE} ({err.strerror}): mend the folder") from err
+        raise CorpusError(f"cannot write {path} ({err.strerror}): mend the folder") from err
     return found
 
 

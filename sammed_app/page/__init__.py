@@ -1,0 +1,1 @@
+"""The local page: look at a corpus, replay results, click once."""

@@ -1,0 +1,100 @@
+"""The web application: routes joined behind the gate, and the static files of the page."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+
+from sammed_app.page.corpus_api import router as corpus_routes
+from sammed_app.page.library import Library
+from sammed_app.page.results_api import router as results_routes
+from sammed_app.page.security import CHANGE_HEADER, UPLOAD_PATH, App, Gate
+from sammed_app.page.settings import PageSettings
+from sammed_data.types import SammedError, UsageError
+
+STATIC = Path(__file__).with_name("static")
+_KINDS = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+Handler = Callable[[Request, Exception], Awaitable[Response]]
+
+
+def create_app(settings: PageSettings) -> App:
+    """The page as an ASGI application.
+
+    Raises:
+        SammedError: the corpus or the results cannot be opened.
+    """
+    app = FastAPI(title="sammed", openapi_url=None, docs_url=None, redoc_url=None)
+    app.add_exception_handler(SammedError, _said)
+    library = Library(settings.corpus, settings.exclude)
+    _add_about(app, settings)
+    app.include_router(corpus_routes(library), prefix="/api/corpus")
+    app.include_router(results_routes(settings, library), prefix="/api/results")
+    _add_files(app)
+    return Gate(app, settings)
+
+
+def serve(settings: PageSettings) -> None:
+    """Serve the page until the user stops it.
+
+    Raises:
+        SammedError: nothing to serve, or the address is taken.
+    """
+    import uvicorn
+
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    config = uvicorn.Config(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        log_level="warning",
+        access_log=False,  # addresses hold the token once
+        server_header=False,
+        limit_concurrency=64,
+        timeout_keep_alive=10,
+    )
+    uvicorn.Server(config).run()
+
+
+async def _said(request: Request, err: Exception) -> Response:
+    """A sentence for the user; 400 where the request was wrong, 500 where what lies here is."""
+    return JSONResponse({"error": str(err)}, 400 if isinstance(err, UsageError) else 500)
+
+
+def _add_about(app: FastAPI, settings: PageSettings) -> None:
+    about: dict[str, Any] = {
+        "corpus": settings.corpus is not None,
+        "results": settings.results is not None,
+        "models": [wanted.label for wanted in settings.models],
+        "change_header": CHANGE_HEADER,
+        "upload_path": UPLOAD_PATH,
+        "upload_bytes": settings.upload_bytes,
+    }
+
+    @app.get("/api/about")
+    def said() -> dict[str, Any]:
+        return about
+
+
+def _add_files(app: FastAPI) -> None:
+    """Each file of the page as a route of its own: no path of a client is ever joined."""
+    for path in sorted(STATIC.iterdir()):
+        if path.suffix in _KINDS:
+            place = "/" if path.name == "index.html" else f"/static/{path.name}"
+            app.add_api_route(place, _file(path), methods=["GET"], include_in_schema=False)
+
+
+def _file(path: Path) -> Callable[[], Response]:
+    def answer() -> Response:
+        return Response(path.read_bytes(), media_type=_KINDS[path.suffix])
+
+    return answer
