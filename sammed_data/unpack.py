@@ -65,7 +65,7 @@ def _take_out(cases: Sequence[Case], folder: Path) -> list[Case]:
             damage[number] = str(err)
     failed: dict[Path, str] = {}
     for archive, members in wanted.items():
-        failed |= _extract(archive, members)
+        failed |= extract(archive, members)
     return [
         _local(case, folder, damage.get(number, ""), failed) for number, case in enumerate(cases)
     ]
@@ -116,7 +116,7 @@ def _local(case: Case, folder: Path, damage: str, failed: dict[Path, str]) -> Ca
     )
 
 
-def _extract(archive: Path, members: dict[str, Path]) -> dict[Path, str]:
+def extract(archive: Path, members: dict[str, Path]) -> dict[Path, str]:
     """Write members to their paths in one pass; path -> why, for those that failed."""
     index = index_of(archive)
     failed: dict[Path, str] = {}

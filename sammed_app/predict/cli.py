@@ -102,7 +102,7 @@ def predict(
 ) -> None:
     """See ``_HELP``."""
     from sammed_app.predict.prompts import from_file, from_options
-    from sammed_app.predict.run import Options, run, split_model
+    from sammed_app.predict.run import Options, load_predictor, run, split_model
 
     asked = from_options(box or [], point or [], object_ or [], slice_)
     _check(
@@ -122,7 +122,7 @@ def predict(
     path, kind = split_model(model)
     made: Any = None
     if not dry_run:
-        made = _predictor(path, kind, precision, device)
+        made = load_predictor(path, kind, precision=precision, device=device)
     options = Options(
         inputs=tuple(inputs),
         out=out,
@@ -162,36 +162,15 @@ def _check(sources: dict[str, bool], choices: dict[str, tuple[str, tuple[str, ..
         raise UsageError("expected " + "; ".join(wrong))
 
 
-def _predictor(path: Path, kind: str | None, precision: str, device: str) -> Any:
-    from sammed_model.checkpoint import load_model
-    from sammed_model.device import choose_device
-    from sammed_model.predictor import SammedPredictor
-
-    if path.is_dir():
-        from sammed_model.onnx_model import load_onnx
-
-        return SammedPredictor(load_onnx(path))  # type: ignore[arg-type]  # same methods
-    model = load_model(path, kind=kind, device=choose_device(device))
-    return SammedPredictor(model, precision=precision)
-
-
 def _window(text: str | None, modality: str, predictor: Any) -> Any:
     """``--window``, else the policy that the weight file was trained with, else auto."""
+    from sammed_app.predict.prompts import window_of
     from sammed_app.predict.scan import Window
-    from sammed_data.intensity import check_policy
-    from sammed_data.types import UsageError
 
     if text is None:
         known = {} if predictor is None else predictor.model.metadata
         return Window(policy=known.get("intensity_policy", "auto"), modality=modality)
-    if not text[:1].isalpha():
-        from sammed_app.predict.prompts import numbers
-
-        low, high = numbers(text, "--window", (2,))
-        if high <= low:
-            raise UsageError(f"expected --window low,high with low < high, found {text!r}")
-        return Window(bounds=(low, high), modality=modality)
-    return Window(policy=check_policy(text), modality=modality)
+    return window_of(text, modality, "--window")
 
 
 def _following(on: bool, text: str | None, overlap: float, growth: float) -> Following:
@@ -216,9 +195,9 @@ def _status(*, quiet: bool) -> Any:
     """A line on stderr that says what is being done; nothing where it is no terminal."""
     from contextlib import contextmanager, nullcontext
 
-    from rich.console import Console
+    from sammed_data.talk import progress_console
 
-    console = Console(stderr=True)
+    console = progress_console()
     if quiet or not console.is_terminal:
         return nullcontext(lambda _: None)
 

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sammed_app.predict.scan import AXES, Scan, stem_of
+from sammed_app.predict.scan import AXES, Scan, Window, stem_of
 from sammed_app.predict.types import Asked
 from sammed_data.geometry import same_grid
+from sammed_data.intensity import check_policy
 from sammed_data.readers.registry import read_label_map
 from sammed_data.types import GeometryError, ReadError, UsageError
 
@@ -35,6 +36,20 @@ def numbers(text: str, option: str, count: tuple[int, ...]) -> list[float]:
         wanted = " or ".join(str(n) for n in count)
         raise UsageError(f"expected {wanted} numbers parted by commas in {option}, found {text!r}")
     return found
+
+
+def window_of(text: str, modality: str, option: str) -> Window:
+    """``low,high``, or the name of a policy.
+
+    Raises:
+        UsageError: neither.
+    """
+    if text[:1].isalpha():
+        return Window(policy=check_policy(text), modality=modality)
+    low, high = numbers(text, option, (2,))
+    if high <= low:
+        raise UsageError(f"expected low,high with low < high in {option}, found {text!r}")
+    return Window(bounds=(low, high), modality=modality)
 
 
 def from_options(

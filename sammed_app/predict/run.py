@@ -218,6 +218,25 @@ def _record(options: Options, predictor: SammedPredictor, model: str, report: Re
     )
 
 
+def load_predictor(
+    path: Path, kind: str | None, *, precision: str = "fp32", device: str = "auto"
+) -> SammedPredictor:
+    """A predictor with the model of a weight file, or of a folder of ONNX files.
+
+    Raises:
+        ModelError: it cannot be loaded.
+    """
+    from sammed_model.checkpoint import load_model
+    from sammed_model.device import choose_device
+
+    if path.is_dir():
+        from sammed_model.onnx_model import load_onnx
+
+        return SammedPredictor(load_onnx(path))  # type: ignore[arg-type]  # same methods
+    model = load_model(path, kind=kind, device=choose_device(device))
+    return SammedPredictor(model, precision=precision)
+
+
 def split_model(text: str) -> tuple[Path, str | None]:
     """``PATH[:KIND]``; a drive letter or a colon of the path stays.
 

@@ -117,24 +117,31 @@ def read_scan(path: Path, window: Window, *, orientation: str, channel: int | No
     """
     volume = read_volume(path, channel=channel)
     warnings = list(volume.warnings)
-    modality = window.modality or _MODALITY.get(volume.modality or "", volume.modality or "")
     values = volume.array
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         volume = replace(volume, array=np.nan_to_num(values, nan=float(np.nanmin(values))))
         warnings.append("values that are no numbers were replaced by the lowest")
-    stats = statistics(volume.array)
-    if not modality and volume.geometry is not None and stats.minimum <= _AIR_HU:
-        warnings.append("values look like HU: say --modality CT for its soft-tissue window")
-    context = Context(modality=modality, window=window.bounds, bits=volume.bits)
-    chosen = choose("window" if window.bounds else check_policy(window.policy), context, stats)
+    chosen, hint = intensity_of(volume, window)
     return Scan(
         path=path,
         format=file_format(path),
         volume=volume,
         intensity=chosen,
         orientation=orientation,
-        warnings=tuple(warnings),
+        warnings=(*warnings, *([hint] if hint else [])),
     )
+
+
+def intensity_of(volume: Volume, window: Window) -> tuple[Intensity, str]:
+    """The map to 8 bits that a window means for a volume, and a hint where it may be wrong."""
+    modality = window.modality or _MODALITY.get(volume.modality or "", volume.modality or "")
+    stats = statistics(volume.array)
+    hint = ""
+    if not modality and volume.geometry is not None and stats.minimum <= _AIR_HU:
+        hint = "values look like HU: say --modality CT for its soft-tissue window"
+    context = Context(modality=modality, window=window.bounds, bits=volume.bits)
+    chosen = choose("window" if window.bounds else check_policy(window.policy), context, stats)
+    return chosen, hint
 
 
 def stem_of(path: Path) -> str:

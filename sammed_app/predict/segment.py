@@ -64,6 +64,21 @@ def check_prompts(scan: Scan, asked: Sequence[Asked], axis: str) -> list[Asked]:
     return done
 
 
+def mask_prompt(one: Asked, offset_xy: tuple[int, int], image: int = 0) -> MaskPrompt:
+    """What the predictor is asked, in pixels of the volume's own slice.
+
+    Args:
+        one: in pixels of the whole stored picture.
+        offset_xy: where the volume begins in it.
+        image: number among the images that are set.
+    """
+    left, top = offset_xy
+    points = np.array([p[:2] for p in one.points]) - (left, top) if one.points else None
+    box = np.array(one.box_xyxy) - (left, top, left, top) if one.box_xyxy else None
+    labels = np.array([p[2] for p in one.points]) if one.points else None
+    return MaskPrompt(image=image, points_N2=points, labels_N=labels, box_xyxy=box)
+
+
 def segment(
     predictor: SammedPredictor,
     scan: Scan,
@@ -108,7 +123,6 @@ class _Work:
 
     def prompted(self, asked: Sequence[Asked], tick: Callable[[str], None]) -> None:
         """The slices that were asked about, several in one pass of the encoder."""
-        left, top = self._scan.offset_xy
         for one in asked:
             if one.object not in self.found:
                 empty = np.zeros(self._scan.shape_zyx, bool)
@@ -119,17 +133,7 @@ class _Work:
             ask = [one for one in asked if (one.index or 0) in batch]
             self._encode(batch)
             prompts = [
-                MaskPrompt(
-                    image=batch.index(one.index or 0),
-                    points_N2=np.array([p[:2] for p in one.points]) - (left, top)
-                    if one.points
-                    else None,
-                    labels_N=np.array([p[2] for p in one.points]) if one.points else None,
-                    box_xyxy=np.array(one.box_xyxy) - (left, top, left, top)
-                    if one.box_xyxy
-                    else None,
-                )
-                for one in ask
+                mask_prompt(one, self._scan.offset_xy, batch.index(one.index or 0)) for one in ask
             ]
             for one, answer in zip(ask, self._predictor.predict_batch(prompts), strict=True):
                 index, mask = one.index or 0, answer.masks_CHW[0]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from math import prod
 from pathlib import Path
 
@@ -9,22 +12,33 @@ from sammed_data.types import ReadError
 
 #: Decoded size above which a file is refused before anything is decoded.
 MAX_DECODED_BYTES = 4_000_000_000
+_most: ContextVar[int] = ContextVar("_most", default=MAX_DECODED_BYTES)
+
+
+@contextmanager
+def decoded_at_most(size: int) -> Iterator[None]:
+    """A lower limit for what is read inside, of this thread: files of strangers."""
+    token = _most.set(min(size, MAX_DECODED_BYTES))
+    try:
+        yield
+    finally:
+        _most.reset(token)
 
 
 def check_size(path: Path, shape: tuple[int, ...], itemsize: int) -> int:
     """Return the decoded bytes of a declared shape.
 
     Raises:
-        ReadError: an axis is not positive, or the whole is above MAX_DECODED_BYTES.
+        ReadError: an axis is not positive, or the whole is above the limit.
     """
     if not shape or min(shape) < 1:
         raise ReadError(
             f"{path}: expected axes of at least 1, the header says {shape}; mend the file"
         )
     size = prod(int(n) for n in shape) * itemsize
-    if size > MAX_DECODED_BYTES:
+    if size > _most.get():
         raise ReadError(
-            f"{path}: expected at most {MAX_DECODED_BYTES:,} decoded bytes, the header declares "
+            f"{path}: expected at most {_most.get():,} decoded bytes, the header declares "
             f"{size:,} ({' x '.join(map(str, shape))}); split the file or check its header"
         )
     return size

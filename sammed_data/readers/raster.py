@@ -21,6 +21,8 @@ SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".pbm", ".pnm",
     ".ppm.gz", ".pgm.gz",
 )  # fmt: skip
+# Others that PIL knows run a program (EPS) or open files that they name.
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM")
 _WHITE_IS_ZERO, _PALETTE = 0, 3  # values of the PhotometricInterpretation tag of TIFF
 _TIFF_DAMAGE = (OSError, IndexError, ValueError, KeyError, TypeError, RuntimeError, ArithmeticError)
 
@@ -69,7 +71,7 @@ def _load_pil(path: Path, *, colours: bool) -> NDArray[Any]:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with _unzipped(path) as stream, Image.open(stream) as image:
+        with _unzipped(path) as stream, Image.open(stream, formats=_FORMATS) as image:
             width, height = image.size
             check_size(path, (height, width, len(image.getbands())), 2 if "16" in image.mode else 1)
             n_frames = int(getattr(image, "n_frames", 1))
