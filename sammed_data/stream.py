@@ -51,6 +51,11 @@ class Page:
         self._structures = masks.values.field("structure")
         self._first = np.asarray(masks.offsets)
 
+    @classmethod
+    def read(cls, corpus: Corpus, shard: int, group: int) -> Page:
+        """That of a row group of an opened corpus."""
+        return cls(corpus.row_group(shard, group, _PIXEL_COLUMNS))
+
     def image(self, position: int) -> NDArray[Any]:
         """(H, W) or (H, W, 3) uint8."""
         return decode_image(self._image[position])
@@ -215,7 +220,7 @@ class Stream:
     def fetch(self, number: int, corpus: Corpus) -> StreamRow:
         """Any one row of the index, read by the caller's own opened corpus."""
         row = self.index.rows_N[number]
-        page = Page(corpus.row_group(int(row["shard"]), int(row["group"]), _PIXEL_COLUMNS))
+        page = Page.read(corpus, int(row["shard"]), int(row["group"]))
         return StreamRow(number=number, epoch=0, offset=0, page=page, position=int(row["position"]))
 
     def _windows(
@@ -232,10 +237,7 @@ class Stream:
     ) -> _Window:
         rows = self.index.rows_N[numbers_W]
         places = list(zip(rows["shard"].tolist(), rows["group"].tolist(), strict=True))
-        pages = {
-            place: Page(self._corpus.row_group(*place, _PIXEL_COLUMNS))
-            for place in sorted(set(places))
-        }
+        pages = {place: Page.read(self._corpus, *place) for place in sorted(set(places))}
         held = [pages[place] for place in places]
         return _Window(numbers_W, repeat_W, rows["position"], held, epoch, offset)
 
