@@ -6,7 +6,7 @@ import json
 import platform
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
@@ -33,6 +33,8 @@ from sammed_data.types import UsageError
 from sammed_model.device import choose_device
 
 RECORD = "bench.json"
+# The suite that rows belong to, for whoever verifies them.
+SUITE = "suite.yaml"
 
 
 class Reporter(Protocol):
@@ -83,6 +85,8 @@ class BenchConfig:
         datasets: only these; empty = all.
         timeout: seconds that a model may take for one image; one that takes longer failed.
         suite: name and digest of the suite that these settings come from (``suite_run``).
+        suite_text: its file, left beside the rows.
+        remarks: what was found out beforehand and belongs into the record.
     """
 
     modes: tuple[str, ...] = ("1pt", "bbox", "5pt")
@@ -105,6 +109,8 @@ class BenchConfig:
     timeout: float | None = None
     suite: str = ""
     suite_sha256: str = ""
+    suite_text: str = field(default="", repr=False)
+    remarks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.tolerance > 0:
@@ -169,12 +175,16 @@ def bench(
     device = str(choose_device(config.device))
     corpus = Corpus(corpus_root)
     conditions = _conditions(corpus, config, notes)
+    for said in config.remarks:
+        notes.add(said)
     models = [_loaded(w, device, config, notes) for w in wanted]
     for w, model in zip(wanted, models, strict=True):
         notes.report.note(_introduction(model, w.why if isinstance(w, Wanted) else "given"))
     everybody = [*models, *_baselines(corpus, config, notes)]
     folder = out or _numbered(results, conditions)
     _claim(folder, conditions, [m.facts.name for m in everybody])
+    if config.suite_text:
+        (folder / SUITE).write_text(config.suite_text, encoding="utf-8")
     samples = run.reader(corpus, conditions)
     if _bites(corpus, conditions):
         notes.add(f"only the first {len(samples)} images are scored (--limit {config.limit})")
@@ -202,6 +212,8 @@ def bench(
         _remark(outcome, notes)
     settings = {"corpus": str(corpus.root)} | asdict(config) | {"device": device}
     settings |= {"protocol": config.protocol.name}
+    for name in ("suite_text", "remarks"):
+        del settings[name]
     _record(folder, conditions, scored, notes.said, settings)
     contamination.write(folder, corpus, samples.rows, [m.facts for m in everybody])
     if config.speed:

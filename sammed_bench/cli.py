@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sammed_bench import cli_compare
+from sammed_bench import cli_compare, cli_suite
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,17 +22,22 @@ Examples:
   sammed bench --model sam=sam_vit_b_01ec64.pth:sam --model ft-sam=runs/001-ft-sam/model.safetensors
   sammed bench --model sam-med2d --model mine=package.module:factory --prompts bbox,mask --limit 50
   sammed bench --protocol centre-click --prompts 1pt,bbox+3pt,clicks:10
+  sammed bench --suite phantoms --corpus phantoms/corpus --model sam-med2d
 """
 
 
 def register(app: typer.Typer) -> None:
-    """Add ``bench`` and ``report`` to the root app."""
-    app.command("bench", help=_EXAMPLES)(_bench)
+    """Add ``bench`` with its verbs, and ``report``, to the root app."""
+    bench = typer.Typer()
+    bench.callback(invoke_without_command=True, help=_EXAMPLES)(_bench)
+    cli_suite.register(bench)
+    app.add_typer(bench, name="bench")
     app.command("report")(_report)
     cli_compare.register(app)
 
 
 def _bench(
+    ctx: typer.Context,
     prompts: Annotated[
         str,
         typer.Option(
@@ -58,7 +63,7 @@ def _bench(
     model: Annotated[
         list[str] | None,
         typer.Option(
-            help="LABEL=PATH[:KIND], LABEL=package.module:factory, LABEL=predictions:FOLDER (saved "
+            help="LABEL=PATH[:KIND], LABEL=pkg.module:factory, LABEL=predictions:FOLDER (saved "
             "index maps), or the name of a method in "
             "--runs. Default: the newest run of each method and the weights it started from."
         ),
@@ -96,18 +101,38 @@ def _bench(
         bool,
         typer.Option("--speed", help="Measure latency, throughput and peak memory beside scores."),
     ] = False,
+    suite: Annotated[
+        str | None,
+        typer.Option(
+            help="A frozen benchmark, by name or file (`sammed bench suites`): it states images, "
+            "prompts, protocol, metrics, edition and seed; the corpus is checked against it."
+        ),
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(help="Seconds a model may take for one image; one that takes longer failed."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only count images, masks and rows; score nothing.")
+    ] = False,
 ) -> None:
+    if ctx.invoked_subcommand is not None:
+        return
     from sammed_bench.modes import parse_modes
 
     modes = parse_modes(prompts)
-    from sammed_bench.bench import BenchConfig, bench
+    from dataclasses import asdict
+
+    from sammed_bench.bench import BenchConfig, bench, survey
     from sammed_bench.choose import choose
     from sammed_bench.console import Shown, console
     from sammed_bench.editions import parse_edition
     from sammed_bench.metric_cards import parse_metrics
     from sammed_bench.protocols import parse_protocol
     from sammed_bench.report import headline, write_report
+    from sammed_bench.text import as_json
     from sammed_data.corpus import Corpus
+    from sammed_data.talk import answer
 
     config = BenchConfig(
         modes=modes,
@@ -124,18 +149,44 @@ def _bench(
         edition=parse_edition(edition),
         keep_predictions=keep_predictions,
         speed=speed,
+        timeout=timeout,
     )
-    Corpus(corpus)  # a missing corpus is said before models are looked for
+    opened = Corpus(corpus)  # a missing corpus is said before models are looked for
+    if suite is not None:
+        from sammed_bench.suite_run import asked_suite
+
+        config = asked_suite(suite, opened, config, _given(ctx))
     wanted = choose(model or [], runs)
     screen = console()
+    if dry_run:
+        found = survey(corpus, wanted, config)
+        screen.print(
+            f"would score {found.images} images with {found.masks} masks by "
+            f"{', '.join(found.models)}: at most {found.rows} rows; nothing was written",
+            highlight=False,
+        )
+        answer({"dry_run": True} | asdict(found))
+        return
     with Shown(screen) as shown:
         result = bench(corpus, wanted, config, out=out, report=shown)
     report = write_report(result.out)
+    answer(
+        {"results": result.out, "images": result.images, "masks": result.masks}
+        | {"failed": result.failed, "notes": result.notes}
+        | {"tables": [as_json(table) for table in headline(report)]}
+    )
     _show(screen, headline(report))
     screen.print(
         f"rows {result.out / 'scores'}   report {result.out / 'report' / 'report.html'}",
         highlight=False,
     )
+
+
+def _given(ctx: typer.Context) -> dict[str, str]:
+    """Options that were written on the command line, as text."""
+    sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
+    written = [name for name, source in sources.items() if source and source.name == "COMMANDLINE"]
+    return {name: str(ctx.params[name]) for name in written}
 
 
 def _report(
@@ -164,6 +215,8 @@ def _report(
     """
     from sammed_bench.console import console
     from sammed_bench.report import headline, write_report
+    from sammed_bench.text import as_json
+    from sammed_data.talk import answer
 
     if recompute:
         from sammed_bench.metric_cards import parse_metrics
@@ -177,6 +230,7 @@ def _report(
             tolerance=tolerance,
         )
     report = write_report(results)
+    answer({"results": results, "tables": [as_json(table) for table in headline(report)]})
     screen = console()
     _show(screen, headline(report))
     screen.print(f"report {results / 'report' / 'report.html'}", highlight=False)

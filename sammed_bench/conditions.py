@@ -67,7 +67,13 @@ class Conditions:
 
     def prompts_digest(self) -> str:
         """Names everything that the prompts of the first round depend on."""
-        about = [self.corpus_sha256, self.splits, self.limit, self.protocol.hash, self.seed]
+        about: list[Any] = [
+            self.corpus_sha256,
+            self.splits,
+            self.limit,
+            self.protocol.hash,
+            self.seed,
+        ]
         about += [list(self.datasets)] if self.datasets else []
         text = json.dumps([*about, needed(self.protocol, self.modes)])
         return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -98,7 +98,7 @@ def conditions_of(record: dict[str, Any]) -> Conditions:
         )
     names = {field.name for field in fields(Conditions)} - {"protocol"}
     known = {key: value for key, value in raw.items() if key in names}
-    known |= {key: tuple(known[key]) for key in ("splits", "modes", "metrics", "datasets") if key in known}
+    known |= {key: tuple(value) for key, value in known.items() if isinstance(value, list)}
     return Conditions(**known, protocol=protocol)
 
 

@@ -71,11 +71,12 @@ def check(suite: Suite, corpus: Corpus, protocol: str | None = None) -> tuple[Pr
     found = measured(corpus, suite.ids, suite.splits)
     wrong = [said for d in suite.datasets for said in _differs(d, found.get(d.id), suite)]
     if wrong:
+        more = f"; and {len(wrong) - _NAMED} differences more" if len(wrong) > _NAMED else ""
         options = ", ".join(_options(suite, corpus.manifest.get("options") or {}))
         built = f" (built with {options})" if options else ""
         raise CorpusError(
             f"the corpus {corpus.root} is not that of suite {suite.name}{built}: "
-            f"{'; '.join(wrong)}: {_remedy(suite)}"
+            f"{'; '.join(wrong[:_NAMED])}{more}: {_remedy(suite)}"
         )
     notes = []
     if suite.unfrozen:
@@ -89,7 +90,8 @@ def check(suite: Suite, corpus: Corpus, protocol: str | None = None) -> tuple[Pr
 
 
 def _remedy(suite: Suite) -> str:
-    return f"build it by `{' && '.join(suite.how)}`" if suite.how else "build that corpus"
+    how = f"by `{' && '.join(suite.how)}`" if suite.how else "as the suite says"
+    return f"build it {how}, or give another --corpus"
 
 
 def _protocol(suite: Suite, asked: str | None) -> Protocol:
@@ -130,7 +132,7 @@ def frozen_view(name: str) -> FrozenView:
 def _differs(frozen: FrozenDataset, found: Measured | None, suite: Suite) -> Iterator[str]:
     """What of one dataset is not as frozen, in words; the first reason explains the others."""
     if found is None:
-        yield f"no images of dataset {frozen.id} in {', '.join(suite.splits)}"
+        yield f"it has no images of {frozen.id} in {' or '.join(suite.splits)}"
     elif found.versions != {frozen.version}:
         there = ", ".join(map(str, sorted(found.versions)))
         yield f"{frozen.id} has catalogue version {there}, expected {frozen.version}"

@@ -103,7 +103,11 @@ def give_options(app: typer.Typer, path: tuple[str, ...] = ("sammed",)) -> None:
             info.callback = _speaking(info.callback, " ".join((*path, name)))
     for group in app.registered_groups:
         if group.typer_instance is not None:
-            give_options(group.typer_instance, (*path, group.name or ""))
+            inner = (*path, group.name or "")
+            own = group.typer_instance.registered_callback
+            if own is not None and own.callback is not None and own.invoke_without_command is True:
+                own.callback = _speaking(own.callback, " ".join(inner))  # a verb with verbs
+            give_options(group.typer_instance, inner)
 
 
 def _speaking(verb: Callable[..., Any], command: str) -> Callable[..., Any]:
@@ -126,7 +130,7 @@ def _speaking(verb: Callable[..., Any], command: str) -> Callable[..., Any]:
         given = {name: options.pop(name) for name in added}
         talk = _Talk(
             command=command,
-            options={k: v for k, v in options.items() if not isinstance(v, typer.Context)},
+            options={k: v for k, v in options.items() if k != "context"},
             quiet=given["talk_quiet"],
             verbose=given["talk_verbose"],
         )
@@ -198,10 +202,8 @@ def _plain(value: Any) -> Any:
     """Values that JSON knows; paths and the like as text."""
     if isinstance(value, Mapping):
         return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [
-            _plain(v) for v in (sorted(value) if isinstance(value, (set, frozenset)) else value)
-        ]
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     return str(value)
