@@ -28,7 +28,8 @@ async function show() {
     else link.removeAttribute("aria-current");
   }
   const root = el("div", { class: "view" });
-  main.replaceChildren(root);
+  const waiting = el("p", { class: "quiet waiting", role: "status" }, "Loading …");
+  main.replaceChildren(waiting, root);
   try {
     const module = await import(VIEWS[now.view]);
     const made = await module.mount(root, now);
@@ -36,6 +37,8 @@ async function show() {
     else made?.close?.();
   } catch (error) {
     if (mine === turn) root.replaceChildren(el("p", { class: "failed", role: "alert" }, error.message));
+  } finally {
+    waiting.remove();
   }
 }
 

@@ -88,15 +88,21 @@ export class Picture {
 
   async load(source) {
     this.image = await loadImage(source);
-    this.scale = Math.min(this.side / this.image.width, this.side / this.image.height);
-    const ratio = window.devicePixelRatio || 1;
-    const width = Math.round(this.image.width * this.scale);
-    const height = Math.round(this.image.height * this.scale);
-    this.canvas.width = Math.round(width * ratio);
-    this.canvas.height = Math.round(height * ratio);
+    this.show(null);
+  }
+
+  // Show a part of the image, half-open [x0, y0, x1, y1], or all of it.
+  show(part) {
+    const [x0, y0, x1, y1] = part ?? [0, 0, this.image.width, this.image.height];
+    this.origin = [x0, y0];
+    this.scale = Math.min(this.side / (x1 - x0), this.side / (y1 - y0));
+    this.ratio = window.devicePixelRatio || 1;
+    const width = Math.round((x1 - x0) * this.scale);
+    const height = Math.round((y1 - y0) * this.scale);
+    this.canvas.width = Math.round(width * this.ratio);
+    this.canvas.height = Math.round(height * this.ratio);
     this.canvas.style.width = `${width}px`;
     this.canvas.style.height = `${height}px`;
-    this.ratio = ratio;
     this.draw();
   }
 
@@ -116,7 +122,7 @@ export class Picture {
     const scale = this.scale * this.ratio;
     pen.setTransform(1, 0, 0, 1, 0, 0);
     pen.clearRect(0, 0, this.canvas.width, this.canvas.height);
-    pen.setTransform(scale, 0, 0, scale, 0, 0);
+    pen.setTransform(scale, 0, 0, scale, -this.origin[0] * scale, -this.origin[1] * scale);
     pen.imageSmoothingEnabled = scale < 1;
     pen.drawImage(this.image, 0, 0);
     for (const layer of this.layers) {
@@ -184,6 +190,10 @@ export class Picture {
   // Where a mouse event lies, in pixels of the slice (a pixel's centre is its integer index).
   place(event) {
     const rect = this.canvas.getBoundingClientRect();
-    return [(event.clientX - rect.left) / this.scale - 0.5, (event.clientY - rect.top) / this.scale - 0.5];
+    const [x0, y0] = this.origin;
+    return [
+      (event.clientX - rect.left) / this.scale + x0 - 0.5,
+      (event.clientY - rect.top) / this.scale + y0 - 0.5,
+    ];
   }
 }
