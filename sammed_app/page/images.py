@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import shutil
 import tempfile
 import threading
 from abc import ABC, abstractmethod
@@ -134,7 +133,7 @@ class SampleImage(Opened):
 
 @dataclass(kw_only=True)
 class Inbox:
-    """The files that one session dropped, in a folder of its own that ends with it.
+    """The files of one image that a session dropped, in a folder that ends with it.
 
     Attributes:
         most_bytes: of all files together, before and after unpacking.
@@ -147,13 +146,6 @@ class Inbox:
         self.folder = Path(self._folder.name)
         self._dropped = self.folder / "dropped"
         self._names: dict[Path, str] = {}
-        self.clear()
-
-    def clear(self) -> None:
-        """Forget the files of the image before."""
-        self._names.clear()
-        for path in self.folder.iterdir():
-            shutil.rmtree(path)
         self._dropped.mkdir()
 
     def close(self) -> None:

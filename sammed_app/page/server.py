@@ -15,6 +15,7 @@ from sammed_app.page.library import Library
 from sammed_app.page.results_api import router as results_routes
 from sammed_app.page.security import CHANGE_HEADER, UPLOAD_PATH, App, Gate
 from sammed_app.page.settings import PageSettings
+from sammed_app.page.try_api import router as try_routes
 from sammed_data.types import SammedError, UsageError
 
 STATIC = Path(__file__).with_name("static")
@@ -39,6 +40,7 @@ def create_app(settings: PageSettings) -> App:
     _add_about(app, settings)
     app.include_router(corpus_routes(library), prefix="/api/corpus")
     app.include_router(results_routes(settings, library), prefix="/api/results")
+    app.include_router(try_routes(settings, library), prefix="/api/try")
     _add_files(app)
     return Gate(app, settings)
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sammed_app.page.drawing import Drawing, Drawn, prompt_rows
 from sammed_app.page.embeddings import EmbeddingKey
-from sammed_app.page.images import Inbox, Opened, SampleImage
+from sammed_app.page.images import Inbox, Opened
 from sammed_app.page.weights import Weights
 from sammed_app.page.worker import Job, Worker
 from sammed_app.predict import outputs
@@ -54,12 +54,13 @@ class Session:
 
     def __init__(self, name: str, weights: Weights, worker: Worker) -> None:
         self.name = name
-        self.inbox = Inbox()
+        self.incoming = Inbox()
         self.drawing = Drawing()
         self.follow: Job | None = None
         self.used = time.monotonic()
         self._weights, self._worker = weights, worker
         self._image: Opened | None = None
+        self._files: Inbox | None = None  # of the image, which is read again for export
         self._wanted: EmbeddingKey | None = None
 
     @property
@@ -80,8 +81,24 @@ class Session:
         self._worker.leave(self.name)
         self.drawing = Drawing()
         self._image, self._wanted = image, None
-        if isinstance(image, SampleImage):
-            self.inbox.clear()
+        if self._files is not None:
+            self._files.close()
+        self._files = None
+        return about
+
+    def expect_files(self) -> None:
+        """Other files are about to be dropped; the image stays open until they are read."""
+        self.incoming.close()
+        self.incoming = Inbox()
+
+    def show_dropped(self, channel: int | None = None) -> dict[str, Any]:
+        """Open what was dropped.
+
+        Raises:
+            SammedError: it cannot be read; the image before stays open.
+        """
+        about = self.show(self.incoming.open(channel))
+        self._files, self.incoming = self.incoming, Inbox()
         return about
 
     def close(self) -> None:
@@ -89,7 +106,9 @@ class Session:
         self.stop()
         self._worker.leave(self.name)
         self._image = None
-        self.inbox.close()
+        self.incoming.close()
+        if self._files is not None:
+            self._files.close()
 
     def scan(self, look: Look) -> Scan:
         """The image in a window.

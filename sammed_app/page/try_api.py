@@ -21,7 +21,7 @@ from starlette.concurrency import run_in_threadpool
 from sammed_app.page.drawing import MOST_POINTS
 from sammed_app.page.images import SampleImage
 from sammed_app.page.library import Library
-from sammed_app.page.sessions import Look, Session, Sessions
+from sammed_app.page.sessions import Look, Sessions
 from sammed_app.page.settings import PageSettings
 from sammed_app.page.weights import Weights
 from sammed_app.page.worker import Worker
@@ -151,7 +151,7 @@ def _files(routes: APIRouter, sessions: Sessions, library: Library, settings: Pa
     async def upload(
         request: Request, session: _Name, name: Annotated[str, Query(max_length=400)]
     ) -> dict[str, Any]:
-        inbox = sessions.get(session).inbox
+        inbox = sessions.get(session).incoming
         path, room = inbox.place(name), min(inbox.room(), settings.upload_bytes)
         whole = False
         try:
@@ -173,8 +173,7 @@ def _files(routes: APIRouter, sessions: Sessions, library: Library, settings: Pa
     @routes.post("/session/{name}/drop")
     def forget(name: str) -> dict[str, Any]:
         """Before other files are dropped."""
-        session = sessions.get(name)
-        session.leave()
+        sessions.get(name).expect_files()
         return {}
 
     @routes.post("/session/{name}/open", response_model=None)
@@ -182,7 +181,7 @@ def _files(routes: APIRouter, sessions: Sessions, library: Library, settings: Pa
         session = sessions.get(name)
         if asked.row is None and asked.sample is None:
             try:
-                return session.show(session.inbox.open(asked.channel))
+                return session.show_dropped(asked.channel)
             except (ReadError, GeometryError) as err:  # the file's fault, not the server's
                 return JSONResponse({"error": str(err)}, 422)
         number = asked.row if asked.sample is None else library.number(asked.sample)
@@ -290,8 +289,3 @@ def _attached(name: str, data: bytes, kind: str) -> Response:
     plain = name.encode("ascii", "replace").decode().replace('"', "'").replace("?", "_")
     headers = {"content-disposition": f'attachment; filename="{plain}"'}
     return Response(data, media_type=kind, headers=headers)
-
-
-def session_files(session: Session) -> list[str]:
-    """Names of the files that a tab holds, for tests and logs."""
-    return sorted(p.name for p in session.inbox.folder.rglob("*") if p.is_file())

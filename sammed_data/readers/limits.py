@@ -12,13 +12,13 @@ from sammed_data.types import ReadError
 
 #: Decoded size above which a file is refused before anything is decoded.
 MAX_DECODED_BYTES = 4_000_000_000
-_most: ContextVar[int] = ContextVar("_most", default=MAX_DECODED_BYTES)
+_most: ContextVar[int | None] = ContextVar("_most", default=None)
 
 
 @contextmanager
 def decoded_at_most(size: int) -> Iterator[None]:
     """A lower limit for what is read inside, of this thread: files of strangers."""
-    token = _most.set(min(size, MAX_DECODED_BYTES))
+    token = _most.set(size)
     try:
         yield
     finally:
@@ -36,9 +36,10 @@ def check_size(path: Path, shape: tuple[int, ...], itemsize: int) -> int:
             f"{path}: expected axes of at least 1, the header says {shape}; mend the file"
         )
     size = prod(int(n) for n in shape) * itemsize
-    if size > _most.get():
+    most = min(MAX_DECODED_BYTES, _most.get() or MAX_DECODED_BYTES)
+    if size > most:
         raise ReadError(
-            f"{path}: expected at most {_most.get():,} decoded bytes, the header declares "
+            f"{path}: expected at most {most:,} decoded bytes, the header declares "
             f"{size:,} ({' x '.join(map(str, shape))}); split the file or check its header"
         )
     return size
