@@ -2,39 +2,33 @@
 
 from __future__ import annotations
 
-import json
-import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
-from sammed_bench import contamination, levels, predictions, run, speed
+from sammed_bench import contamination, levels, part_notes, run, speed
 from sammed_bench.baselines import FALLBACK_RADIUS, training_radius, trivial_baselines
 from sammed_bench.choose import Wanted, load
 from sammed_bench.conditions import Conditions
 from sammed_bench.editions import NATIVE, parse_edition
-from sammed_bench.files import write_json
 from sammed_bench.gallery import write_gallery
 from sammed_bench.metric_cards import ALWAYS, in_order
-from sammed_bench.openings import stored_hash
 from sammed_bench.protocols import SAM_MED2D
 from sammed_bench.protocols import Protocol as PromptProtocol
+from sammed_bench.record import Entry, claim, drop_stale, numbered, write_record
 from sammed_bench.run import Outcome
 from sammed_bench.scores import read_scores
 from sammed_bench.surface import TOLERANCE
 from sammed_bench.types import Model
 from sammed_data.corpus import Corpus
+from sammed_data.part import Part
 from sammed_data.types import UsageError
+from sammed_model.dataset import Samples
 from sammed_model.device import choose_device
-
-RECORD = "bench.json"
-# The suite that rows belong to, for whoever verifies them.
-SUITE = "suite.yaml"
 
 
 class Reporter(Protocol):
@@ -132,6 +126,7 @@ class BenchResult:
         out: results folder.
         outcomes: one per model, baselines included.
         notes: what was said.
+        missing: other parts without which the benchmark is not finished; empty = it is.
     """
 
     out: Path
@@ -139,6 +134,7 @@ class BenchResult:
     images: int
     masks: int
     notes: tuple[str, ...] = ()
+    missing: tuple[Part, ...] = ()
 
     @property
     def failed(self) -> int:
@@ -154,8 +150,10 @@ def bench(
     out: Path | None = None,
     results: Path = Path("results"),
     report: Reporter | None = None,
+    part: Part | None = None,
+    known_seconds: Mapping[str, float] | None = None,
 ) -> BenchResult:
-    """Score models on a corpus, beside the trivial baselines; finished parts are kept.
+    """Score models on a corpus, beside the trivial baselines; finished chunks are kept.
 
     Args:
         corpus_root: built corpus.
@@ -165,71 +163,153 @@ def bench(
             the next number.
         results: parent of numbered results folders.
         report: who is told.
+        part: score this share of the images only; whoever scores the last one finishes.
+        known_seconds: by label, of rows that other processes have just computed.
 
     Raises:
         SammedError: corpus, models or folder do not do.
     """
-    notes = _Notes(report or Silent())
+    if part is not None and out is None:
+        raise UsageError("--part needs --out: all parts write to one folder")
+    notes = Notes(report or Silent())
+    ready = prepare(corpus_root, wanted, config, notes)
+    folder = out or numbered(results, ready.conditions)
+    claim(folder, ready.conditions, [m.facts.name for m in ready.everybody], config.suite_text)
+    samples, conditions = ready.samples, ready.conditions
+    notes.report.note(
+        f"{len(samples)} images with {samples.n_masks} masks of {', '.join(conditions.splits)}; "
+        f"modes {', '.join(config.modes)}; results in {folder}"
+    )
+    chunks = run.chunk_count(len(samples))
+    outcomes = []
+    entries = []
+    for model in ready.everybody:
+        outcome, seconds = score(ready, model, folder, part_notes.share(chunks, part), notes)
+        drop_stale(folder, outcome)
+        _remark(outcome, notes)
+        outcomes.append(outcome)
+        spent = (known_seconds or {}).get(model.facts.name, seconds if outcome.computed else None)
+        entries.append(Entry(facts=model.facts, failed=outcome.failed, seconds=spent))
+    settings = _settings(ready, wanted, config)
+    missing: tuple[Part, ...] = ()
+    if part is not None:
+        part_notes.write(folder, part, conditions, entries, notes.said, settings)
+        missing = part_notes.missing(folder, conditions, part.count)
+        if not missing:
+            entries, notes.said = part_notes.together(folder, conditions, part.count)
+    if not missing:
+        finish(folder, ready, entries, notes.said, settings)
+    return BenchResult(
+        out=folder,
+        outcomes=tuple(outcomes),
+        images=len(samples),
+        masks=samples.n_masks,
+        notes=tuple(notes.said),
+        missing=missing,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ready:
+    """All that scoring needs, loaded.
+
+    Attributes:
+        models: those asked for.
+        everybody: trivial baselines too.
+    """
+
+    corpus: Corpus
+    config: BenchConfig
+    conditions: Conditions
+    models: list[Model]
+    everybody: list[Model]
+    samples: Samples
+    device: str
+
+
+def prepare(
+    corpus_root: Path, wanted: Sequence[Wanted | Model], config: BenchConfig, notes: Notes
+) -> Ready:
+    """Open the corpus and load the models.
+
+    Raises:
+        SammedError: corpus or models do not do.
+    """
     if config.threads:
         torch.set_num_threads(config.threads)
     device = str(choose_device(config.device))
     corpus = Corpus(corpus_root)
-    conditions = _conditions(corpus, config, notes)
+    conditions = conditions_for(corpus, config, notes)
     for said in config.remarks:
         notes.add(said)
     models = [_loaded(w, device, config, notes) for w in wanted]
     for w, model in zip(wanted, models, strict=True):
         notes.report.note(_introduction(model, w.why if isinstance(w, Wanted) else "given"))
-    everybody = [*models, *_baselines(corpus, config, notes)]
-    folder = out or _numbered(results, conditions)
-    _claim(folder, conditions, [m.facts.name for m in everybody])
-    if config.suite_text:
-        (folder / SUITE).write_text(config.suite_text, encoding="utf-8")
     samples = run.reader(corpus, conditions)
     if _bites(corpus, conditions):
         notes.add(f"only the first {len(samples)} images are scored (--limit {config.limit})")
-    notes.report.note(
-        f"{len(samples)} images with {samples.n_masks} masks of {', '.join(conditions.splits)}; "
-        f"modes {', '.join(config.modes)}; results in {folder}"
+    return Ready(
+        corpus=corpus,
+        config=config,
+        conditions=conditions,
+        models=models,
+        everybody=[*models, *_baselines(corpus, config, notes)],
+        samples=samples,
+        device=device,
     )
-    scored = []
-    for model in everybody:
-        notes.report.start(model.facts.name, len(samples))
-        began = time.perf_counter()
-        outcome = run.bench_corpus(
-            corpus,
-            model,
-            conditions,
-            out=folder,
-            batch=config.batch,
-            device=device,
-            samples=samples,
-            progress=notes.report.advance,
-            keep=config.keep_predictions,
-        )
-        scored.append((model, outcome, time.perf_counter() - began))
-        _drop_stale(folder, outcome)
-        _remark(outcome, notes)
-    settings = {"corpus": str(corpus.root)} | asdict(config) | {"device": device}
-    settings |= {"protocol": config.protocol.name}
-    for name in ("suite_text", "remarks"):
-        del settings[name]
-    _record(folder, conditions, scored, notes.said, settings)
-    contamination.write(folder, corpus, samples.rows, [m.facts for m in everybody])
+
+
+def score(
+    ready: Ready, model: Model, folder: Path, numbers: Sequence[int], notes: Notes
+) -> tuple[Outcome, float]:
+    """Score one model on some chunks of the images: what came of it, and the seconds it took."""
+    notes.report.start(model.facts.name, run.images_in(len(ready.samples), numbers))
+    began = time.perf_counter()
+    outcome = run.bench_corpus(
+        ready.corpus,
+        model,
+        ready.conditions,
+        out=folder,
+        batch=ready.config.batch,
+        device=ready.device,
+        samples=ready.samples,
+        progress=notes.report.advance,
+        keep=ready.config.keep_predictions,
+        numbers=numbers,
+    )
+    return outcome, time.perf_counter() - began
+
+
+def finish(
+    folder: Path,
+    ready: Ready,
+    entries: Sequence[Entry],
+    notes: Sequence[str],
+    settings: Mapping[str, Any],
+) -> None:
+    """All rows are there: write the record and what is made of them as a whole."""
+    samples, conditions, config = ready.samples, ready.conditions, ready.config
+    write_record(folder, conditions, entries, notes, settings)
+    contamination.write(folder, ready.corpus, samples.rows, [entry.facts for entry in entries])
     if config.speed:
-        timed = [speed.measure(model, samples, conditions, device) for model in models]
+        timed = [speed.measure(m, samples, conditions, ready.device) for m in ready.models]
         speed.write(folder, timed)
     if config.keep_predictions:
         levels.write(folder, samples, conditions)
     if config.gallery:
-        write_gallery(folder, read_scores(folder), models, samples, conditions, device)
-    return BenchResult(
-        out=folder,
-        outcomes=tuple(outcome for _, outcome, _ in scored),
-        images=len(samples),
-        masks=samples.n_masks,
-        notes=tuple(notes.said),
-    )
+        scores = read_scores(folder)
+        write_gallery(folder, scores, ready.models, samples, conditions, ready.device)
+
+
+def _settings(
+    ready: Ready, wanted: Sequence[Wanted | Model], config: BenchConfig
+) -> dict[str, Any]:
+    """How it was run, and where the models came from, for the record."""
+    settings = {"corpus": str(ready.corpus.root)} | asdict(config) | {"device": ready.device}
+    settings |= {"protocol": config.protocol.name, "threads": torch.get_num_threads()}
+    for name in ("suite_text", "remarks"):
+        del settings[name]
+    return settings | {"models": [w.as_json() for w in wanted if isinstance(w, Wanted)]}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,8 +329,8 @@ def survey(corpus_root: Path, wanted: Sequence[Wanted], config: BenchConfig) -> 
     Raises:
         SammedError: corpus or conditions do not do.
     """
-    notes, corpus = _Notes(Silent()), Corpus(corpus_root)
-    conditions = _conditions(corpus, config, notes)
+    notes, corpus = Notes(Silent()), Corpus(corpus_root)
+    conditions = conditions_for(corpus, config, notes)
     samples = run.reader(corpus, conditions)
     models = [w.label for w in wanted]
     models += [m.facts.name for m in _baselines(corpus, config, notes)]
@@ -263,7 +343,7 @@ def survey(corpus_root: Path, wanted: Sequence[Wanted], config: BenchConfig) -> 
     )
 
 
-def _loaded(wanted: Wanted | Model, device: str, config: BenchConfig, notes: _Notes) -> Model:
+def _loaded(wanted: Wanted | Model, device: str, config: BenchConfig, notes: Notes) -> Model:
     """The model; one that brings its own two methods keeps its own convention."""
     if not isinstance(wanted, Wanted):
         return wanted
@@ -280,7 +360,7 @@ def _bites(corpus: Corpus, conditions: Conditions) -> bool:
     return len(run.bench_rows(corpus, replace(conditions, limit=None))) > conditions.limit
 
 
-class _Notes:
+class Notes:
     """What is told to the user and kept in the record."""
 
     def __init__(self, report: Reporter) -> None:
@@ -288,11 +368,13 @@ class _Notes:
         self.said: list[str] = []
 
     def add(self, text: str) -> None:
+        """Tell it and keep it."""
         self.said.append(text)
         self.report.note(text)
 
 
-def _conditions(corpus: Corpus, config: BenchConfig, notes: _Notes) -> Conditions:
+def conditions_for(corpus: Corpus, config: BenchConfig, notes: Notes) -> Conditions:
+    """All that a score depends on but the model; what stands in for a missing split is said."""
     splits, said = run.choose_splits(corpus, config.splits)
     if said:
         notes.add(said)
@@ -319,7 +401,7 @@ def _introduction(model: Model, why: str) -> str:
     return f"{facts.name}: {facts.recipe}{source} ({why})"
 
 
-def _remark(outcome: Outcome, notes: _Notes) -> None:
+def _remark(outcome: Outcome, notes: Notes) -> None:
     if outcome.failed:
         notes.add(
             f"{outcome.model}: {outcome.failed} answers failed and count as Dice 0; "
@@ -329,7 +411,7 @@ def _remark(outcome: Outcome, notes: _Notes) -> None:
         notes.report.note(f"{outcome.model}: {outcome.reused} rows were there already")
 
 
-def _baselines(corpus: Corpus, config: BenchConfig, notes: _Notes) -> list[Model]:
+def _baselines(corpus: Corpus, config: BenchConfig, notes: Notes) -> list[Model]:
     if not config.baselines:
         return []
     radius = training_radius(corpus.index(["train"]))
@@ -339,115 +421,3 @@ def _baselines(corpus: Corpus, config: BenchConfig, notes: _Notes) -> list[Model
             "the short side"
         )
     return list(trivial_baselines(FALLBACK_RADIUS if radius is None else radius))
-
-
-def _numbered(results: Path, conditions: Conditions) -> Path:
-    """The newest numbered folder if it has these conditions, else the next number."""
-    numbers = [int(p.name) for p in results.glob("*") if p.is_dir() and p.name.isdigit()]
-    last = max(numbers, default=0)
-    newest = results / f"{last:03d}"
-    if last and _recorded(newest) == _plain(conditions):
-        return newest
-    return results / f"{last + 1:03d}"
-
-
-def _plain(conditions: Conditions) -> Any:
-    return json.loads(json.dumps(conditions.as_dict()))
-
-
-def _recorded(folder: Path) -> Any:
-    """The conditions that a results folder was made under, or None."""
-    path = folder / RECORD
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8")).get("conditions")
-    except json.JSONDecodeError:
-        # A record half written by another tool claims nothing; it is written again at the end.
-        return None
-
-
-def _claim(folder: Path, conditions: Conditions, models: Sequence[str]) -> None:
-    """Make the folder and write down the conditions, refusing to mix two benchmarks.
-
-    Raises:
-        UsageError: the folder holds another benchmark or cannot be written.
-    """
-    before, now = _recorded(folder), _plain(conditions)
-    if before is not None and before != now:
-        differs = sorted(k for k in {*before, *now} if before.get(k) != now.get(k))
-        raise UsageError(
-            f"expected a new folder or results of the same conditions at {folder}, found results "
-            f"with another {', '.join(differs)}: give another --out"
-        )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if before is None:
-            write_json(folder / RECORD, {"conditions": now, "model_order": list(models)}, indent=2)
-    except OSError as err:
-        raise UsageError(
-            f"expected to write results to {folder}, found {err.strerror or err}: "
-            "give another --out"
-        ) from err
-
-
-def _drop_stale(folder: Path, outcome: Outcome) -> None:
-    """Remove parts of the same label with other weights, so that rows are never mixed."""
-    prefix = outcome.parts[0].name.rsplit("-", 2)[0] if outcome.parts else None
-    if prefix is None:
-        return
-    keep = {path.name for path in outcome.parts}
-    for place in ("scores", "clicks", predictions.FOLDER):
-        for path in (folder / place).glob(f"{prefix}-*-*.parquet"):
-            if path.name.rsplit("-", 2)[0] == prefix and path.name not in keep:
-                path.unlink()
-
-
-def _record(
-    folder: Path,
-    conditions: Conditions,
-    scored: Sequence[tuple[Model, Outcome, float]],
-    notes: Sequence[str],
-    settings: dict[str, Any],
-) -> None:
-    """Write ``bench.json``; models of an earlier run in the same folder stay listed."""
-    path = folder / RECORD
-    old = json.loads(path.read_text(encoding="utf-8")).get("models", []) if path.is_file() else []
-    before = {entry["name"]: entry for entry in old}
-    entries = []
-    for model, outcome, seconds in scored:
-        facts = model.facts
-        known = before.pop(facts.name, {})
-        entries.append(
-            {
-                "name": facts.name,
-                "kind": facts.kind,
-                "recipe": facts.recipe,
-                "weights_sha256": facts.weights_sha256,
-                "source": facts.source,
-                "failed": outcome.failed,
-                # Of the run that computed the rows, not of one that found them.
-                "seconds": round(seconds, 2) if outcome.computed else known.get("seconds"),
-            }
-        )
-    entries += before.values()
-    content = {
-        "conditions": _plain(conditions),
-        "model_order": [entry["name"] for entry in entries],
-        "models": entries,
-        "prompts_sha256": stored_hash((folder / "prompts").glob("part-*.parquet")),
-        "notes": list(notes),
-        "settings": settings,
-        "code_version": _version("sammed"),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
-    write_json(path, content, indent=2)
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "source tree"

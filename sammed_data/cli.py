@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 
 import typer
 
@@ -16,19 +15,23 @@ from sammed_data import (
     cli_init,
     cli_licenses,
     cli_parts,
+    cli_push,
     cli_reconcile,
     cli_trace,
 )
 
-if TYPE_CHECKING:
-    pass
-
-app = typer.Typer(help="Build and inspect corpora.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True)
 
 
 @app.callback()
 def _data() -> None:
-    """Build and inspect corpora."""
+    """Get datasets, build corpora of them, and look into these.
+
+    The usual order: `init` (data of one's own) or `list`, `plan`, `fetch` (public ones), `build`,
+    then `describe`, `show`, `audit`; for example:
+
+      sammed data build --root /archives --only hc18 --out corpus
+    """
 
 
 @app.command()
@@ -40,7 +43,9 @@ def schema() -> None:
       sammed data schema > entry.schema.json
     """
     from sammed_data.catalog import json_schema
+    from sammed_data.talk import answer
 
+    answer(json_schema())
     typer.echo(json.dumps(json_schema(), indent=1))
 
 
@@ -52,5 +57,6 @@ cli_get.register(app)
 cli_init.register(app)
 cli_licenses.register(app)
 cli_parts.register(app)
+cli_push.register(app)
 cli_reconcile.register(app)
 cli_trace.register(app)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,6 +56,7 @@ def audit(
     from sammed_data.audit.words import tables as audit_tables
     from sammed_data.cli_common import new_console, print_tables
     from sammed_data.corpus import Corpus
+    from sammed_data.talk import record_command
 
     opened = Corpus(corpus)
     options = AuditOptions(
@@ -64,6 +66,7 @@ def audit(
         found = audit_corpus(opened, options, progress)
     write_tables(found, opened, out)
     shown = write_gallery(found, opened, out / "audit.html")
+    record_command(out)
     if as_json:
         typer.echo(json.dumps(document(found), indent=1))
     else:
@@ -83,6 +86,7 @@ def exclude(
         "patient_id; and reason.",
     ),
     key: Path | None = typer.Option(None, help="Secret key file, for raw ids of restricted data."),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Only say how many entries name rows."),
 ) -> None:
     """Leave samples, cases or patients out wherever the corpus is read; nothing is rebuilt.
 
@@ -93,11 +97,16 @@ def exclude(
     from sammed_data.corpus import Corpus
     from sammed_data.exclude import read_list
     from sammed_data.excluding import apply_list, excluded_lines
+    from sammed_data.talk import answer
 
-    applied = apply_list(corpus, read_list(listed), key_file=key)
+    applied = apply_list(corpus, read_list(listed), key_file=key, dry_run=dry_run)
+    lines = excluded_lines(Corpus(corpus))
     typer.echo(f"{applied.known} entries name something in {corpus}, {applied.unknown} do not")
-    for line in excluded_lines(Corpus(corpus)):
+    if dry_run:
+        typer.echo(f"nothing was written; the list of {corpus} is as it was")
+    for line in lines:
         typer.echo(line)
+    answer({"dry_run": dry_run, "known": applied.known, "unknown": applied.unknown, "now": lines})
 
 
 def withdraw(
@@ -105,6 +114,7 @@ def withdraw(
     patient: str = typer.Option(help="DATASET:ID; the patient_id of the rows, or the raw key."),
     reason: str = typer.Option(help="Why; kept in the list of the corpus and its rejections."),
     key: Path | None = typer.Option(None, help="Secret key file, for raw ids of restricted data."),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Only say what would be removed."),
 ) -> None:
     """Remove a patient's rows from the disk; only the shards that hold them are written anew.
 
@@ -117,8 +127,9 @@ def withdraw(
     """
     from sammed_data.corpus import Corpus
     from sammed_data.excluding import patient_name
+    from sammed_data.talk import answer
     from sammed_data.types import UsageError
-    from sammed_data.withdraw import patients_of
+    from sammed_data.withdraw import held_by, patients_of
     from sammed_data.withdraw import withdraw as take_out
 
     dataset, colon, name = patient.partition(":")
@@ -128,7 +139,17 @@ def withdraw(
     known = patients_of(opened, dataset)
     if name in opened.exclusions.withdrawn(dataset):
         raise UsageError(f"{patient} is withdrawn from {corpus} already: its rows are gone")
-    done = take_out(corpus, dataset, patient_name(dataset, name, known, key), reason, typed=name)
+    stored = patient_name(dataset, name, known, key)
+    if dry_run:
+        held = held_by(opened, dataset, stored, typed=name)
+        answer({"dry_run": True} | asdict(held))
+        typer.echo(
+            f"would withdraw {held.images} images with {held.masks} masks; would write "
+            f"{', '.join(held.shards)} anew; nothing was written"
+        )
+        return
+    done = take_out(corpus, dataset, stored, reason, typed=name)
+    answer({"dry_run": False} | asdict(done))
     typer.echo(
         f"withdrawn: {done.cases} cases, {done.images} images with {done.masks} masks; rewritten: "
         f"{', '.join(done.shards)}; content {done.content_sha256[:16]}"
@@ -190,12 +211,13 @@ def diff(
 def _stages() -> AbstractContextManager[Callable[[str, int, int], None]]:
     from contextlib import contextmanager
 
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from sammed_data.talk import progress_console
 
     @contextmanager
     def bars() -> Iterator[Callable[[str, int, int], None]]:
-        err = Console(stderr=True)
+        err = progress_console()
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
                    TimeElapsedColumn())  # fmt: skip
         with Progress(*columns, console=err, disable=not err.is_terminal) as progress:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
-    from sammed_data.build import BuildResult
+    from sammed_data.build import BuildResult, Planned
     from sammed_data.lock import Lock
     from sammed_data.parts import PartResult
     from sammed_data.plan import BuildOptions
@@ -93,6 +92,9 @@ def build(
     profile: bool = typer.Option(
         False, "--profile", help="Print CPU time by stage and over the decode + encode floor."
     ),
+    dry_run: bool = typer.Option(
+        False, "--dry-run", help="Only say what would be built: datasets, cases, shards."
+    ),
 ) -> None:
     """Turn the datasets on disk into one corpus of images with masks.
 
@@ -104,14 +106,15 @@ def build(
 
       sammed data build corpus.yaml --locked
 
-      sammed data build --only hc18 --out /tmp/try --profile
+      sammed data build --only hc18 --out /tmp/try --dry-run
     """
-    from sammed_data.build import Order, build_order
+    from sammed_data.build import Order, build_order, plan
     from sammed_data.part import parse_part
     from sammed_data.parts import build_part
     from sammed_data.plan import BuildOptions
     from sammed_data.run_shards import How
     from sammed_data.stages import profile_lines
+    from sammed_data.stores import absolute
 
     options = BuildOptions(
         depth=depth,
@@ -141,6 +144,9 @@ def build(
         decisions=decisions or chosen.decisions or _decisions_under(chosen.root),
     )
     share = None if part is None else parse_part(part, os.environ)
+    if dry_run:
+        report_plan(plan(order, absolute(out)), out)
+        return
     stages: Counter[str] = Counter()
     with _progress() as progress:
         how = How(
@@ -219,7 +225,40 @@ def _lock(recipe: Path | None, out: Path) -> Lock:
     return read_lock(beside if beside and beside.is_file() else place(out) / "corpus.lock.yaml")
 
 
+def report_plan(planned: Planned, out: Path) -> None:
+    """Print what a build would do; nothing is read but names, sizes and dates."""
+    from sammed_data.describe import Table
+    from sammed_data.staging import is_done
+    from sammed_data.stores import absolute
+    from sammed_data.talk import answer
+
+    place = absolute(out)
+    staging = place / ".partial"
+    found: dict[str, Counter[str]] = {}
+    for shard in planned.shards:
+        row = found.setdefault(shard.dataset, Counter())
+        row["cases"] += len(shard.cases)
+        row["shards"] += 1
+        row["there already"] += is_done(shard, staging, place)
+        row["source MB"] += round(shard.source_bytes / 1e6)
+    columns = ("cases", "shards", "there already", "source MB")
+    rows: list[tuple[str | int, ...]] = [
+        (name, *(row[c] for c in columns)) for name, row in sorted(found.items())
+    ]
+    table = Table(title="Would build", columns=("dataset", *columns), rows=tuple(rows))
+    print_tables(new_console(), [table])
+    left_out = {**planned.found.failed, **planned.found.refused}
+    for name, reason in sorted(left_out.items()):
+        typer.echo(f"left out: {name}: {reason}")
+    typer.echo(f"{len(planned.found.absent)} entries are not on disk; nothing was written to {out}")
+    answer({"dry_run": True, "datasets": found, "left_out": left_out, "out": out})
+
+
 def _report_part(result: PartResult, out: Path) -> None:
+    from sammed_data.talk import answer
+
+    answer({"part": result.part, "built": result.built, "reused": result.reused,
+            "quarantined": result.quarantined})  # fmt: skip
     bad = f", {result.quarantined} cases quarantined" if result.quarantined else ""
     typer.echo(
         f"part {result.part}: {result.built} shards built, {result.reused} already there{bad}; "
@@ -230,14 +269,15 @@ def _report_part(result: PartResult, out: Path) -> None:
 def _progress() -> AbstractContextManager[Callable[[int, int], None]]:
     from contextlib import contextmanager
 
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from sammed_data.talk import progress_console
 
     @contextmanager
     def bar() -> Iterator[Callable[[int, int], None]]:
         columns = (TextColumn("shards"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        shown = sys.stderr.isatty()
-        with Progress(*columns, console=Console(stderr=True), disable=not shown) as progress:
+        err = progress_console()
+        with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
             task = progress.add_task("shards", total=None)
             yield lambda done, total: progress.update(task, completed=done, total=total)
 
@@ -249,7 +289,16 @@ def report_build(result: BuildResult, out: Path) -> None:
     from sammed_data.corpus import Corpus
     from sammed_data.counts import Counts
     from sammed_data.describe import count_tables, counts_lines
+    from sammed_data.talk import answer
 
+    told = ("counts", "content_sha256", "not_built")
+    answer(
+        {name: result.manifest[name] for name in told}
+        | {"corpus": out, "shards_built": result.built, "shards_reused": result.reused}
+        | {"quarantined": result.quarantined, "left_out": result.refused}
+        | {"kept": result.kept, "dropped": result.dropped, "failed": result.failed}
+        | {"not_on_disk": [entry.id for entry in result.absent]}
+    )
     console = new_console()
     opened = Corpus(out)
     print_tables(console, count_tables(Counts(opened)))

@@ -35,6 +35,7 @@ def describe(
     from sammed_data.corpus import Corpus
     from sammed_data.counts import Counts
     from sammed_data.describe import count_tables, counts_lines
+    from sammed_data.talk import record_command
 
     opened = Corpus(corpus)
     opened.check_shards()
@@ -44,6 +45,7 @@ def describe(
         from sammed_data.figures import write_figures
 
         write_figures(counts, out, tables, lesions_in_both=both)
+        record_command(out)
     if as_json:
         said = {t.title: [dict(zip(t.columns, r, strict=True)) for r in t.rows] for t in tables}
         found = {"tables": said, "counts": opened.manifest["counts"], "hash": opened.content_hash}
@@ -77,6 +79,7 @@ def show(
     """
     from sammed_data.corpus import Corpus
     from sammed_data.sheet import Wanted, contact_sheet
+    from sammed_data.talk import answer
 
     wanted = Wanted(
         n=n,
@@ -86,4 +89,5 @@ def show(
         structures=tuple(split_names(structure)),
     )
     shown = contact_sheet(Corpus(corpus), out, wanted)
+    answer({"out": out, "images": shown})
     typer.echo(f"{out}: {shown} images")

@@ -28,6 +28,7 @@ def export(
     split: str | None = typer.Option(None, help="Splits, separated by commas."),
     view: str = typer.Option("all", help="all, or sam-med2d for the paper's mask sizes."),
     number: int = typer.Option(1, help="nnU-Net's dataset number."),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Only count what would be written."),
 ) -> None:
     """Write images and masks as SAM-Med2D's JSON layout, nnU-Net v2 (2D) or COCO.
 
@@ -38,8 +39,9 @@ def export(
       sammed data export nnUNet_raw --format nnunet --dataset hc18 --number 18
     """
     from sammed_data.corpus import SPLITS, VIEWS, Corpus
-    from sammed_data.export import Chosen
+    from sammed_data.export import Chosen, count
     from sammed_data.export import export as run_export
+    from sammed_data.talk import answer, record_command
 
     if view not in VIEWS:
         raise UsageError(f"unknown view {view!r}; {nearest(view, VIEWS)}")
@@ -48,12 +50,19 @@ def export(
         splits=tuple(split_names(split)) or SPLITS,
         view=VIEWS[view],
     )
-    written = run_export(Corpus(corpus), out, _writer(format_, number), chosen)
+    writer, opened = _writer(format_, number), Corpus(corpus)
+    if dry_run:
+        written = count(opened, out, chosen)
+    else:
+        written = run_export(opened, out, writer, chosen)
+        record_command(out)
+    answer({"dry_run": dry_run, "out": out} | vars(written))
     by_split = ", ".join(f"{name} {n}" for name, n in sorted(written.splits.items()))
-    typer.echo(f"{out}: {written.images} images ({by_split}), {written.masks} masks")
-    for what, count in sorted(written.lost.items()):
-        if count:
-            typer.echo(f"not in this layout: {count} {what}")
+    would = "would hold " if dry_run else ""
+    typer.echo(f"{out}: {would}{written.images} images ({by_split}), {written.masks} masks")
+    for what, n in sorted(written.lost.items()):
+        if n:
+            typer.echo(f"not in this layout: {n} {what}")
 
 
 def _writer(name: str, number: int) -> Writer:

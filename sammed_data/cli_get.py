@@ -16,6 +16,7 @@ from sammed_data.cli_get_print import (
     print_findings,
     print_list,
     print_plan,
+    print_would_fetch,
     progress_bars,
 )
 from sammed_data.types import FetchError, SammedError, UsageError, nearest
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from sammed_data.catalog import CatalogEntry
     from sammed_data.get.listing import Filters, Listed
+    from sammed_data.get.web import Web
 
 _JSON = typer.Option(False, "--json", help="One machine-readable document.")
 _MODALITY = typer.Option(None, help="CT, MR, PET, X-ray, ...; several: separate by commas.")
@@ -171,6 +173,9 @@ def fetch(
     ),
     again: bool = typer.Option(False, "--again", help="Fetch anew; hashes must be as in the lock."),
     keep_archives: bool = typer.Option(False, "--keep-archives", help="Keep what was downloaded."),
+    dry_run: bool = typer.Option(
+        False, "--dry-run", help="Only say from where, how large, and which hashes are known."
+    ),
     as_json: bool = _JSON,
 ) -> None:
     """Download, verify and unpack datasets; or print the steps that only a person can do.
@@ -193,6 +198,9 @@ def fetch(
         row: dict[str, Any] = {"dataset": entry.id, "steps": steps, "error": None}
         if not steps:
             try:
+                if dry_run:
+                    results.append(row | _would_fetch(entry, base, web))
+                    continue
                 with progress_bars() as progress:
                     row |= asdict(run_fetch(entry, base, web, options, progress=progress))
             except FetchError as err:
@@ -202,7 +210,21 @@ def fetch(
             print_fetched(row)
     if as_json:
         typer.echo(json.dumps(results, indent=1, default=str))
-    raise typer.Exit(_fetch_code(results))
+    elif dry_run:
+        print_would_fetch([row for row in results if "would_fetch" in row])
+    raise typer.Exit(_fetch_code([row for row in results if "would_fetch" not in row]))
+
+
+def _would_fetch(entry: CatalogEntry, base: Path, web: Web) -> dict[str, Any]:
+    """The files that a fetch would get, as their host or the entry describes them."""
+    from sammed_data.discover import find_root
+    from sammed_data.get.fetch import downloads_of
+    from sammed_data.get.records import files_of
+
+    files = [f for d in downloads_of(entry) for f in files_of(d, web)]
+    keys = ("name", "urls", "bytes", "sha256", "md5")
+    shown = [{key: getattr(file, key) for key in keys} for file in files]
+    return {"would_fetch": shown, "to": base / entry.id, "place": find_root(entry, base)}
 
 
 def _fetch_code(results: Sequence[Mapping[str, Any]]) -> int:

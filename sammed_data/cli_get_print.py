@@ -159,20 +159,37 @@ def print_fetched(row: Mapping[str, Any]) -> None:
         typer.echo(f"{name}: at {row['place']}; `sammed data check {name}` says if all is there")
 
 
+def print_would_fetch(rows: Sequence[Mapping[str, Any]]) -> None:
+    """What a fetch would get, file by file."""
+    from sammed_data.get.download import size_text
+
+    for row in rows:
+        if row["place"] is not None:
+            typer.echo(f"{row['dataset']}: already at {row['place']}; only --again would fetch it")
+            continue
+        for file in row["would_fetch"]:
+            size = "size unknown" if file["bytes"] is None else size_text(file["bytes"])
+            digest = file["sha256"] or file["md5"]
+            known = f"hash {digest[:12]}..." if digest else "no hash known"
+            typer.echo(f"{row['dataset']}: {file['urls'][0]}  {size}, {known}")
+        typer.echo(f"{row['dataset']}: would go to {row['to']}; nothing was fetched")
+
+
 def progress_bars() -> AbstractContextManager[Progress]:
     """Bars for downloads, on a terminal only."""
     from contextlib import contextmanager
 
-    from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    from sammed_data.talk import progress_console
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(),
                TransferSpeedColumn())  # fmt: skip
 
     @contextmanager
     def bars() -> Iterator[Any]:
-        shown = sys.stderr.isatty()
-        with Progress(*columns, console=Console(stderr=True), disable=not shown) as progress:
+        err = progress_console()
+        with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
             tasks: dict[str, Any] = {}
 
             def step(name: str, done: int, total: int | None) -> None:

@@ -38,9 +38,11 @@ def patient_name(dataset: str, patient: str, known: set[str], key_file: Path | N
 
 
 def apply_list(
-    root: Path, entries: Sequence[Exclusion], *, key_file: Path | None = None
+    root: Path, entries: Sequence[Exclusion], *, key_file: Path | None = None, dry_run: bool = False
 ) -> Applied:
-    """Add a list to that of a corpus; patients are stored as their pseudonyms.
+    """Add a list to that of a corpus, or under ``dry_run`` only look what it names.
+
+    Patients are stored as their pseudonyms.
 
     Raises:
         CorpusError: no corpus there, or it cannot be written.
@@ -66,6 +68,8 @@ def apply_list(
         hits += name in own
         # Only `withdraw`, which removes the rows, may say that they are gone.
         stored.append(replace(entry, id=name, withdrawn=False))
+    if dry_run:
+        return Applied(known=hits, unknown=len(entries) - hits)
     before = {(e.level, e.dataset, e.id): e for e in corpus.exclusions.entries}
     added = {(e.level, e.dataset, e.id): e for e in stored}
     save(

@@ -121,6 +121,31 @@ def withdraw(
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """What a corpus holds of a patient."""
+
+    shards: tuple[str, ...]
+    images: int
+    masks: int
+
+
+def held_by(corpus: Corpus, dataset: str, patient_id: str, *, typed: str = "") -> Held:
+    """What :func:`withdraw` would remove, and the shards that it would write anew.
+
+    Raises:
+        UsageError: no such dataset or patient.
+    """
+    touched = _shards_of(corpus, dataset, patient_id, typed or patient_id)
+    rows = [r for r in corpus.index(with_excluded=True) if r.dataset == dataset]
+    own = [r for r in rows if r.meta["patient_id"] == patient_id]
+    return Held(
+        shards=tuple(corpus.manifest["shards"][n]["path"] for n in touched),
+        images=len(own),
+        masks=sum(len(r.masks) for r in own),
+    )
+
+
 def patients_of(corpus: Corpus, dataset: str) -> set[str]:
     """All ``patient_id`` of a dataset.
 

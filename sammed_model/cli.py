@@ -11,6 +11,7 @@ from sammed_model.cli_export import register as register_export
 from sammed_model.cli_weights import register as register_weights
 
 if TYPE_CHECKING:
+    from sammed_model.config import TrainConfig
     from sammed_model.train import Trained
 
 _EXAMPLES = """
@@ -225,6 +226,10 @@ def train(
     profile: Annotated[
         bool, _option(_SPEED, "At the end: speed, stages, memory, FLOP utilisation.", "--profile")
     ] = False,
+    dry_run: Annotated[
+        bool,
+        _option(_KEEPING, "Check corpus, weights and options; train nothing.", "--dry-run"),
+    ] = False,
 ) -> None:
     """See ``_EXAMPLES``."""
     if mend and "list" in mend:
@@ -292,6 +297,9 @@ def train(
         config, why = fit(config, parse_bytes(fit_memory, "--fit-memory"), fixed)
         for line in why if leads else ():
             typer.echo(line)
+    if dry_run:
+        _rehearse(corpus, config, resume)
+        return
     keep_memory()
     with stop_on_signal() as should_stop, Console(quiet=not leads) as console:
         trained = run(
@@ -308,14 +316,44 @@ def train(
         _summary(trained)
 
 
+def _rehearse(corpus: Path, config: TrainConfig, resume: Path | None) -> None:
+    """Everything before the first step, in a folder that goes away.
+
+    Raises:
+        UsageError: a run that is under way would be touched.
+    """
+    from dataclasses import asdict
+    from tempfile import TemporaryDirectory
+
+    from sammed_data.talk import answer
+    from sammed_data.types import UsageError
+    from sammed_model.console import Console
+    from sammed_model.setup import set_up
+
+    if resume is not None:
+        raise UsageError("--dry-run looks at a new run: leave --resume out")
+    with TemporaryDirectory() as scratch, Console() as console:
+        run = set_up(corpus, config, Path(scratch), None, console)
+    length = f"{run.total_steps} steps" if run.total_steps else f"{config.minutes} minutes"
+    typer.echo(f"would train {length} of {config.batch_images} images; nothing was written")
+    answer({"dry_run": True, "steps": run.total_steps, "config": asdict(run.config)})
+
+
 def _show_mends() -> None:
+    from sammed_data.talk import answer
     from sammed_model.mends import MENDS
 
+    answer({name: {"mended": m, "released": r} for name, (m, r) in MENDS.items()})
     for name, (mended, released) in MENDS.items():
         typer.echo(f"{name}: {mended}\n    released: {released}")
 
 
 def _summary(trained: Trained) -> None:
+    from dataclasses import asdict
+
+    from sammed_data.talk import answer
+
+    answer(asdict(trained))
     start = ", ".join(f"{mode} {100 * dice:.1f}" for mode, dice in trained.start.items())
     best = ", ".join(f"{mode} {100 * dice:.1f}" for mode, dice in trained.best_dice.items())
     typer.echo(f"validation Dice % before: {start}")

@@ -37,10 +37,13 @@ def export_onnx(
     ] = None,
 ) -> None:
     """See ``_HELP``."""
+    from sammed_data.talk import answer, record_command
     from sammed_model.checkpoint import load_model
     from sammed_model.onnx_model import export_onnx as export
 
     facts = export(load_model(model, kind=kind, image_size=image_size), out)
+    answer({"out": out} | facts)
+    record_command(out)
     typer.echo(
         f"{out}: encoder.onnx and decoder.onnx of {facts['architecture']} ({facts['kind']}) at "
         f"{facts['image_size']} px, weights {facts['weights_sha256'][:12]}"

@@ -16,7 +16,12 @@ _JSON = Annotated[bool, typer.Option("--json", help="One machine-readable docume
 
 weights = typer.Typer(
     no_args_is_help=True,
-    help="Published weights and your own, by name: list, fetch, add, show, merge.",
+    help="""Published weights and your own, by name; for example:
+
+      sammed weights fetch sam_vit_b
+
+      sammed train --init sam_vit_b --model vit_b
+    """,
 )
 
 

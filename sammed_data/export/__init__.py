@@ -107,24 +107,48 @@ def export(corpus: Corpus, out: Path, writer: Writer, chosen: Chosen) -> Written
         UsageError: the folder exists, or a name is unknown.
         CorpusError: nothing is left to export, or the layout cannot hold it.
     """
-    chosen.check(corpus)
-    if out.exists():
-        raise UsageError(f"{out} exists: name a new folder, or remove it first")
+    _check(corpus, out, chosen)
     staging = out.with_name(f".{out.name}.partial")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     try:
         written = writer(corpus, staging, chosen)
-        if not written.images:
-            raise CorpusError(
-                f"expected images of {corpus.root} to export, found none in the datasets, splits "
-                f"and view {chosen.view.name!r} asked for"
-            )
+        _refuse_nothing(corpus, chosen, written)
         _write_about(corpus, staging, chosen, written)
         staging.rename(out)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return written
+
+
+def count(corpus: Corpus, out: Path, chosen: Chosen) -> Written:
+    """What an export would write, from the index alone; a layout may hold less, and says so then.
+
+    Raises:
+        UsageError, CorpusError: as :func:`export`.
+    """
+    _check(corpus, out, chosen)
+    found = Written()
+    for row in corpus.index(chosen.splits):
+        kept = chosen.masks(row)
+        if kept:
+            found.count(row, len(kept))
+    _refuse_nothing(corpus, chosen, found)
+    return found
+
+
+def _check(corpus: Corpus, out: Path, chosen: Chosen) -> None:
+    chosen.check(corpus)
+    if out.exists():
+        raise UsageError(f"{out} exists: name a new folder, or remove it first")
+
+
+def _refuse_nothing(corpus: Corpus, chosen: Chosen, found: Written) -> None:
+    if not found.images:
+        raise CorpusError(
+            f"expected images of {corpus.root} to export, found none in the datasets, splits "
+            f"and view {chosen.view.name!r} asked for"
+        )
 
 
 def _write_about(corpus: Corpus, folder: Path, chosen: Chosen, written: Written) -> None:
