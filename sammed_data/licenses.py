@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -72,6 +72,30 @@ class _File(BaseModel):
     decisions: dict[str, Decision]
 
 
+class Licensed(Protocol):
+    """What is said of a dataset's licence: a catalogue entry, or the words of a manifest."""
+
+    @property
+    def id(self) -> str:
+        """Of the dataset."""
+
+    @property
+    def license(self) -> str:
+        """SPDX id, or other words."""
+
+    @property
+    def license_confidence(self) -> Literal["high", "medium", "low"]:
+        """How sure whoever wrote it was."""
+
+    @property
+    def license_evidence(self) -> str:
+        """Where it was read; '' = not said."""
+
+    @property
+    def homepage(self) -> str:
+        """Of the dataset."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Standing:
     """What is known about a dataset's licence.
@@ -128,7 +152,7 @@ def digest(decisions: Mapping[str, Decision]) -> str:
     return hashlib.sha256(text.encode()).hexdigest() if decisions else ""
 
 
-def standing(entry: CatalogEntry, decisions: Mapping[str, Decision]) -> Standing:
+def standing(entry: Licensed, decisions: Mapping[str, Decision]) -> Standing:
     """What may be relied on: a signed decision, else an SPDX id of high confidence."""
     signed = decisions.get(entry.id)
     if signed is not None:
@@ -184,17 +208,21 @@ def admits(words: Sequence[str], found: Standing) -> bool:
     return any(allowed.get(word, found.spdx == word) for word in words)
 
 
+def grounds(signed: Decision) -> str:
+    """Where and by whom a licence was read."""
+    return f"{signed.evidence}; signed by {signed.signed_by} on {signed.date.isoformat()}"
+
+
 def signed_entry(entry: CatalogEntry, decisions: Mapping[str, Decision]) -> CatalogEntry:
     """The entry with the licence that was signed for it, if one was."""
     signed = decisions.get(entry.id)
     if signed is None:
         return entry
-    evidence = f"{signed.evidence}; signed by {signed.signed_by} on {signed.date.isoformat()}"
     return entry.model_copy(
         update={
             "license": signed.license,
             "license_confidence": "high",
-            "license_evidence": evidence,
+            "license_evidence": grounds(signed),
         }
     )
 

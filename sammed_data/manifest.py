@@ -134,6 +134,7 @@ def _dataset(plan: DatasetPlan, records: Sequence[Record]) -> dict[str, Any]:
         "license_confidence": entry.license_confidence,
         "license_evidence": entry.license_evidence or entry.homepage,
         "access": entry.access,
+        "privacy": entry.privacy,
         "homepage": entry.homepage,
         "citation": entry.citation,
         "role": entry.role,
