@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -53,6 +54,10 @@ def overlap(predicted_MHW: Tensor, truth_MHW: Tensor, valid_HW: Tensor | None = 
 
 
 def _count(mask_MHW: Tensor) -> Tensor:
+    if mask_MHW.device.type == "cpu":
+        # Ten times as fast as a sum there.
+        counts = [np.count_nonzero(plane) for plane in mask_MHW.numpy()]
+        return torch.tensor(counts, dtype=torch.int64)
     return mask_MHW.flatten(1).sum(dim=1, dtype=torch.int64)
 
 
