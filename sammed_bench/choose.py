@@ -45,6 +45,17 @@ class Wanted:
     factory: str | None = None
     why: str = "asked for"
 
+    def as_json(self) -> dict[str, Any]:
+        """Where the model is found again; files by their whole path."""
+        path = None if self.path is None else str(self.path.absolute())
+        return {"label": self.label, "path": path, "kind": self.kind, "factory": self.factory}
+
+    @classmethod
+    def of(cls, raw: dict[str, Any]) -> Wanted:
+        """From :meth:`as_json`."""
+        path = None if raw["path"] is None else Path(raw["path"])
+        return cls(label=raw["label"], path=path, kind=raw["kind"], factory=raw["factory"])
+
 
 def parse_model(text: str) -> Wanted:
     """``LABEL``, or ``LABEL=`` and ``PATH[:KIND]``, ``module:factory`` or ``predictions:DIR``.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sammed_bench import contamination
-from sammed_bench.bench import RECORD
+from sammed_bench.record import RECORD
 from sammed_bench.scores import read_scores
 from sammed_bench.seeds import seed_table
 from sammed_bench.statistics import holm, paired

@@ -14,7 +14,6 @@ import torch
 
 from sammed_bench import levels, predictions, run
 from sammed_bench.ask import Answer, Asked
-from sammed_bench.bench import RECORD
 from sammed_bench.clicks import COLUMNS
 from sammed_bench.conditions import Conditions
 from sammed_bench.measure import measure, unsupported
@@ -22,6 +21,7 @@ from sammed_bench.metric_cards import in_order
 from sammed_bench.modes import kinds_of
 from sammed_bench.predictions import Kept
 from sammed_bench.protocols import Target, parse_protocol
+from sammed_bench.record import RECORD
 from sammed_bench.scores import about_mask, about_model, write_part
 from sammed_data.corpus import Corpus, Row
 from sammed_data.types import CorpusError, UsageError

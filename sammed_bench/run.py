@@ -26,7 +26,8 @@ from sammed_data.corpus import VIEWS, Corpus, Row
 from sammed_data.types import CorpusError, UsageError
 from sammed_model.dataset import Samples
 
-PART_IMAGES = 256
+# Images of a file of rows: the unit of resuming and of sharing the work out.
+PART_IMAGES = 64
 SETS = ("test", "held_out")
 # A split that stands in for a missing test split, and what is said about it.
 _INSTEAD = {
@@ -96,6 +97,7 @@ def bench_corpus(
     samples: Samples | None = None,
     progress: Callable[[int], None] = lambda images: None,
     keep: bool = False,
+    numbers: Sequence[int] | None = None,
 ) -> Outcome:
     """Score one model and leave its rows in ``out/scores/part-*.parquet``.
 
@@ -109,6 +111,7 @@ def bench_corpus(
         samples: reader with a cache, shared between models.
         progress: told how many more images are done.
         keep: the predictions too, in ``out/predictions``.
+        numbers: only these chunks of the images; None = all.
 
     Raises:
         UsageError: ``out`` cannot be written.
@@ -118,9 +121,9 @@ def bench_corpus(
     paths: list[Path] = []
     counts = {"computed": 0, "reused": 0, "failed": 0}
     first_error = ""
-    for number in range(0, len(work), PART_IMAGES):
-        chunk = work[number : number + PART_IMAGES]
-        path = out / "scores" / part_name(model.facts, conditions, number // PART_IMAGES)
+    for number in range(chunk_count(len(work))) if numbers is None else numbers:
+        chunk = work[number * PART_IMAGES : (number + 1) * PART_IMAGES]
+        path = out / "scores" / part_name(model.facts, conditions, number)
         paths.append(path)
         kept = out / predictions.FOLDER / path.name
         if path.is_file() and (kept.is_file() or not keep):
@@ -128,7 +131,7 @@ def bench_corpus(
             counts["reused"] += len(made)
             progress(len(chunk))
         else:
-            store = openings.Store.open(prompts_path(out, conditions, number // PART_IMAGES))
+            store = openings.Store.open(prompts_path(out, conditions, number))
             about = (samples, chunk, model, conditions, batch, device, progress, store)
             scored = list(_score_chunk(*about, keep=keep))
             if keep:
@@ -140,6 +143,16 @@ def bench_corpus(
         counts["failed"] += len(failed)
         first_error = first_error or (failed[0]["error"] if failed else "")
     return Outcome(model=model.facts.name, parts=tuple(paths), first_error=first_error, **counts)
+
+
+def chunk_count(images: int) -> int:
+    """How many chunks so many images are cut into."""
+    return -(-images // PART_IMAGES)
+
+
+def images_in(images: int, numbers: Sequence[int]) -> int:
+    """How many of the images are in these chunks."""
+    return sum(min(PART_IMAGES, images - number * PART_IMAGES) for number in numbers)
 
 
 def reader(corpus: Corpus, conditions: Conditions) -> Samples:
