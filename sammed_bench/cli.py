@@ -205,12 +205,23 @@ def _report(
     corpus: Annotated[
         Path | None, typer.Option(help="Of --recompute; default: where it was scored.")
     ] = None,
+    beside: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Results folders of --protocol box-jitter:N, one a time: the curve of the scores "
+            "over the box offset."
+        ),
+    ] = None,
 ) -> None:
     r"""Make the report again from the score rows of a results folder.
+
+    Writes report/ there: one page that opens offline, the same tables as Markdown, CSV, LaTeX and
+    JSON, figures as SVG. docs/report.md says how to read them.
 
     \b
     Examples:
       sammed report results/001
+      sammed report results/001 --beside results/jitter-0 --beside results/jitter-4
       sammed report results/001 --recompute --metrics nsd,hd95 --out results/001-surface
     """
     from sammed_bench.console import console
@@ -229,7 +240,7 @@ def _report(
             metrics=parse_metrics(metrics) if metrics else (),
             tolerance=tolerance,
         )
-    report = write_report(results)
+    report = write_report(results, beside or ())
     answer({"results": results, "tables": [as_json(table) for table in headline(report)]})
     screen = console()
     _show(screen, headline(report))

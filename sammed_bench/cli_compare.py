@@ -20,7 +20,6 @@ def register(app: typer.Typer) -> None:
 def _compare(
     a: Annotated[Path, typer.Argument(help="Results folder.")],
     b: Annotated[Path, typer.Argument(help="Results folder that it is compared against.")],
-    as_json: Annotated[bool, typer.Option("--json", help="One document on stdout.")] = False,
 ) -> None:
     r"""Differences between two results folders, paired mask by mask, with intervals.
 
@@ -32,12 +31,11 @@ def _compare(
     """
     from sammed_bench.compare import compare
 
-    _show(compare(a, b), as_json=as_json)
+    _show(compare(a, b))
 
 
 def _seeds(
     results: Annotated[list[Path], typer.Argument(help="Results folders, a prompt seed each.")],
-    as_json: Annotated[bool, typer.Option("--json", help="One document on stdout.")] = False,
 ) -> None:
     r"""How much training seeds, prompt seeds and patients move the mean Dice of a method.
 
@@ -47,18 +45,13 @@ def _seeds(
     """
     from sammed_bench.compare import seeds_of
 
-    _show(seeds_of(results), as_json=as_json)
+    _show(seeds_of(results))
 
 
-def _show(table: Table, *, as_json: bool) -> None:
-    import json
-
-    if as_json:
-        from sammed_bench.text import as_json as plain
-
-        typer.echo(json.dumps(plain(table), indent=1))
-        return
+def _show(table: Table) -> None:
     from sammed_bench.console import console, terminal_table
-    from sammed_bench.text import with_interval
+    from sammed_bench.text import as_json, with_interval
+    from sammed_data.talk import answer
 
+    answer(as_json(table))
     console().print(terminal_table(with_interval(table)))

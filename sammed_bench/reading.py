@@ -8,18 +8,26 @@ from typing import TYPE_CHECKING, Any
 
 from sammed_bench import click_tables, tables, text
 from sammed_bench.editions import EDITIONS, NATIVE, caption
-from sammed_bench.figures import line_chart
 from sammed_bench.metric_cards import ALWAYS
 from sammed_bench.metric_tables import NAMES as METRIC_TABLES
+from sammed_bench.report_charts import click_charts, gain_charts, set_title, size_charts
+from sammed_bench.seeds import MIN_SEEDS
+from sammed_bench.seen_tables import grouped
 from sammed_bench.statistics import MIN_CLUSTERS
 from sammed_bench.tables import TRIVIAL, Table
 
 if TYPE_CHECKING:
     import pandas as pd
 
+# What one sentence says where all lines of an overall table agree.
+_SAID = (
+    ("patients", "{} patients"),
+    ("unit", "clusters are: {}"),
+    ("datasets", "{} datasets"),
+    ("modalities", "{} modalities"),
+)
 HEADLINE = ("modality", "group", "organ")
 _WIDE = (*HEADLINE, "dataset", "size")
-_SETS = {"held_out": "held-out datasets", "train": "TRAINING IMAGES"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +39,7 @@ class Section:
         tables: short ones, held-out sets after the test set.
         full: the long table with intervals, IoU and gain; None where ``tables`` say it all.
         charts: title, SVG and note of each figure.
+        folded: tables are there on demand.
     """
 
     name: str
@@ -39,6 +48,7 @@ class Section:
     full: Table | None = None
     note: str = ""
     charts: tuple[dict[str, str], ...] = ()
+    folded: bool = False
 
 
 def sections(long: Sequence[Table], models: Sequence[str], judged: Sequence[str]) -> list[Section]:
@@ -60,13 +70,16 @@ def sections(long: Sequence[Table], models: Sequence[str], judged: Sequence[str]
             note=f"Difference of mean Dice on the same masks and prompts, in points of per cent. "
             f"{compared.note} Effect size: mean of the patients' differences over their standard "
             "deviation; each patient counts once there, so its sign may differ.",
+            charts=gain_charts(compared, models),
         ),
     ]
     for name in _WIDE:
         table = by_name[name]
         wide = [_short(cut, judged) for cut in cuts(table)]
+        charts = size_charts(table, models) if name == "size" else ()
+        whole = _untitled(table)
         found.append(
-            Section(name=name, title=table.title, tables=tuple(wide), full=_untitled(table))
+            Section(name=name, title=table.title, tables=tuple(wide), full=whole, charts=charts)
         )
     structure = by_name["structure"]
     full = _untitled(structure)
@@ -75,20 +88,16 @@ def sections(long: Sequence[Table], models: Sequence[str], judged: Sequence[str]
         found.append(_clicks(by_name, models))
     for table in (by_name[name] for name in METRIC_TABLES if name in by_name):
         every = tuple(cuts(replace(table, note="")))
-        found.append(Section(name=table.name, title=table.title, tables=every, note=table.note))
+        found.append(
+            Section(name=table.name, title=table.title, tables=every, note=table.note, folded=True)
+        )
     return found
 
 
 def _clicks(by_name: dict[str, Table], models: Sequence[str]) -> Section:
     """Clicks to a target, with a curve for each set."""
     table, curve = by_name[click_tables.CLICKS], by_name.get(click_tables.CURVE)
-    charts = []
-    for cut in cuts(curve) if curve is not None else []:
-        if cut.rows[0]["view"] == "all":
-            title = cut.title.removeprefix(f"{cut.title.partition(',')[0]}, ")
-            svg = line_chart(cut.rows, models)
-            about = {"name": f"click-curve-{cut.rows[0]['set']}", "svg": svg}
-            charts.append(about | {"title": f"IoU over clicks, {title}", "note": cut.note})
+    charts = () if curve is None else click_charts(curve, models)
     shown = text.with_interval(click_tables.short(table))
     return Section(
         name=table.name,
@@ -96,7 +105,7 @@ def _clicks(by_name: dict[str, Table], models: Sequence[str]) -> Section:
         tables=tuple(cuts(shown)),
         full=_untitled(replace(table, note="")),
         note=table.note,
-        charts=tuple(charts),
+        charts=charts,
     )
 
 
@@ -112,7 +121,7 @@ def cuts(table: Table) -> list[Table]:
     titles: dict[tuple[str, str], str] = {}
     for (set_name, view), rows in parts.items():
         whole = parts.get((set_name, "all"), [])
-        title = f"{table.title}, {_SETS.get(set_name, set_name)}"
+        title = f"{table.title}, {set_title(set_name)}"
         same = [row.get("masks") for row in rows] == [row.get("masks") for row in whole]
         if view != "all" and same:
             titles[set_name, "all"] = f"{title}, both views"
@@ -126,33 +135,54 @@ def cuts(table: Table) -> list[Table]:
 
 
 def _overall(table: Table) -> list[Table]:
-    """The overall table; the mean over datasets only where there are several."""
+    """The overall table; what is the same in every line is said once, above it."""
     shown = text.with_interval(table)
-    if all(row["datasets"] in (None, 1) for row in table.rows):
-        several = {"dice_over_datasets", "datasets"}
-        shown = replace(shown, columns=tuple(c for c in shown.columns if c not in several))
-    if all(row["modalities"] in (None, 1) for row in table.rows):
-        several = {"dice_over_modalities", "modalities"}
-        shown = replace(shown, columns=tuple(c for c in shown.columns if c not in several))
-    if not any(row["left_out"] for row in table.rows):
-        shown = replace(shown, columns=tuple(c for c in shown.columns if c != "left_out"))
-    return cuts(shown)
+    known = [row for row in shown.rows if row["datasets"] is not None]
+    spare = {"dice_over_datasets"} if all(row["datasets"] == 1 for row in known) else set()
+    if all(row["modalities"] == 1 for row in known):
+        spare.add("dice_over_modalities")
+    if not any(row["left_out"] for row in known):
+        spare.add("left_out")
+    found = []
+    for cut in cuts(shown):
+        own = [row for row in cut.rows if row["datasets"] is not None]
+        said = []
+        for name, words in _SAID:
+            if len({row[name] for row in own}) == 1:
+                spare.add(name)
+                said.append(words.format(own[0][name]))
+        columns = tuple(c for c in cut.columns if c not in spare)
+        found.append(replace(cut, columns=columns, note="; ".join(said)))
+        spare -= {name for name, _ in _SAID}
+    return found
 
 
 def _short(cut: Table, judged: Sequence[str]) -> Table:
-    """Mean Dice, a column per model."""
+    """Mean Dice, a column per model; by dataset also who has seen it."""
     wide = tables.wide_table(cut, cut.rows[0]["view"], judged)
-    return replace(wide, title=f"{cut.title}: mean Dice %")
+    wide = replace(wide, title=f"{cut.title}: mean Dice %")
+    if "seen" not in cut.columns:
+        return wide
+    states: dict[str, dict[str, str]] = {}
+    for row in cut.rows:
+        if row["seen"] is not None:
+            states.setdefault(row["dataset"], {})[row["model"]] = row["seen"]
+    lines = [row | {"seen": grouped(states.get(row["dataset"], {}))} for row in wide.rows]
+    return replace(wide, columns=(*wide.columns, "seen"), rows=lines)
 
 
-def models_table(record: dict[str, Any], rows: pd.DataFrame) -> Table:
+def models_table(
+    record: dict[str, Any], rows: pd.DataFrame, lineage: Sequence[dict[str, Any]] = ()
+) -> Table:
     """Who answered, how often, and how often that failed; baselines that were not asked left out.
 
     Args:
         record: ``bench.json``.
         rows: score rows.
+        lineage: of ``contamination.read``: which model is a run of which method and seed.
     """
     listed = {entry["name"]: entry for entry in record.get("models", [])}
+    runs = {r["model"]: (r["method"], r["training_seed"]) for r in lineage if r.get("method")}
     lines = []
     for name in tables.model_order(rows, record.get("model_order", [])):
         own = rows[rows["model"] == name]
@@ -165,6 +195,8 @@ def models_table(record: dict[str, Any], rows: pd.DataFrame) -> Table:
                 "model": name,
                 "recipe": first["recipe"],
                 "kind": first["kind"],
+                "result_of": _result_of(name, str(first["kind"]), runs),
+                "image_px": entry.get("image_px"),
                 "answers": answers,
                 "failed": int((own["status"] == "failed").sum()),
                 "seconds": entry.get("seconds"),
@@ -172,8 +204,42 @@ def models_table(record: dict[str, Any], rows: pd.DataFrame) -> Table:
                 "from": entry.get("source", ""),
             }
         )
-    columns = ("model", "recipe", "kind", "answers", "failed", "seconds", "weights_sha256", "from")
+    head = ("model", "recipe", "kind", "result_of", "image_px")
+    columns = (*head, "answers", "failed", "seconds", "weights_sha256", "from")
     return Table(name="models", title="Models", columns=columns, rows=lines)
+
+
+def _result_of(name: str, kind: str, runs: dict[str, tuple[str, Any]]) -> str | None:
+    """``method`` where its runs have enough training seeds, else ``weights``; no rule has any."""
+    if kind in (TRIVIAL, "oracle"):
+        return None
+    method = runs.get(name, ("", None))[0]
+    seeds = {seed for own, seed in runs.values() if own == method}
+    return f"method ({len(seeds)} training seeds)" if len(seeds) >= MIN_SEEDS else "weights"
+
+
+def failures_table(rows: pd.DataFrame) -> Table:
+    """Answers that failed, by model, mode and error, with the first row of each.
+
+    Args:
+        rows: of ``tables.prepare``.
+    """
+    keys = ["set", "model", "mode", "error"]
+    lines = []
+    for key, part in rows[rows["failed"]].groupby(keys, sort=True):
+        first = part.iloc[0]
+        line = dict(zip(keys, map(str, key), strict=True)) | {"answers": len(part)}
+        line |= {"patients": int(part["patient"].nunique())}
+        where = f"{first['sample_id']}, mask {int(first['mask_index'])}"
+        lines.append(line | {"first_row": where})
+    return Table(
+        name="failures",
+        title="Failures",
+        columns=("set", "model", "mode", "answers", "patients", "error", "first_row"),
+        rows=lines,
+        note="Each counts as Dice 0 in every table. A crash, a time-out, numbers that are none, an "
+        "answer of another shape or a missing prediction is a failure.",
+    )
 
 
 def conditions_table(record: dict[str, Any], rows: pd.DataFrame) -> Table:
@@ -183,7 +249,7 @@ def conditions_table(record: dict[str, Any], rows: pd.DataFrame) -> Table:
     found = sorted(rows.groupby("set"), key=lambda pair: pair[0] == "held_out")
     said = {
         "corpus": f"{settings.get('corpus', '')} (content {known.get('corpus_sha256', '')[:12]})",
-        **{f"scored: {_SETS.get(str(s), s)}": _counts(part) for s, part in found},
+        **{f"scored: {set_title(str(s))}": _counts(part) for s, part in found},
         **({"suite": _suite(known)} if known.get("suite") else {}),
         "patients": _unit(rows),
         "prompt modes": ", ".join(known.get("modes", [])),
@@ -194,8 +260,9 @@ def conditions_table(record: dict[str, Any], rows: pd.DataFrame) -> Table:
         "metrics": _metrics(known),
         "prompt seed": str(known.get("seed", "")),
         "images": "all" if known.get("limit") is None else f"the first {known['limit']} at most",
-        "run": f"{settings.get('device', '')}, torch {record.get('torch', '')}, sammed "
-        f"{record.get('code_version', '')}, finished {record.get('finished', '')}",
+        "run": f"{settings.get('device', '')}, finished {record.get('finished', '')}",
+        "versions": f"sammed {record.get('code_version', '')}, torch {record.get('torch', '')}, "
+        f"Python {record.get('python', '')}",
     }
     lines = [{"condition": name, "value": value} for name, value in said.items()]
     return Table(name="conditions", title="", columns=("condition", "value"), rows=lines)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sammed_bench import tables, text
+from sammed_bench import contamination, tables, text
 from sammed_bench.click_tables import click_tables
 from sammed_bench.clicks import read_clicks
 from sammed_bench.editions import NATIVE, caption
 from sammed_bench.figures import CASE_COLOURS, bar_chart
 from sammed_bench.metric_tables import metric_tables
 from sammed_bench.more import more_sections, more_tables, stamp_of, stamped
+from sammed_bench.paper_tables import protocol_of
 from sammed_bench.protocols import SAM_MED2D, parse_protocol
 from sammed_bench.reading import (
     HEADLINE,
@@ -25,16 +27,23 @@ from sammed_bench.reading import (
     sections,
 )
 from sammed_bench.scores import read_scores
+from sammed_bench.seen_tables import judged, with_seen
 from sammed_bench.statistics import LEVEL, MIN_CLUSTERS
 from sammed_bench.tables import TRIVIAL, Table
 from sammed_data.types import UsageError
 
+# Long tables that say who has seen what they are means of.
+SEEN_IN = ("overall", "dataset")
 _DEFINITIONS = (
     "Dice and IoU at the native size of the slice, mean over masks, in per cent; nothing against "
     "nothing is 100. An answer that failed counts as 0; a prompt that a model does not take is "
     "'not supported' and left out.",
     f"Intervals: {100 * LEVEL:.0f} %, clustered on the patient, since masks of one patient "
-    f"resemble each other; none under {MIN_CLUSTERS} patients.",
+    f"resemble each other; none under {MIN_CLUSTERS} patients. 'Clusters are' says what is counted "
+    "as a patient: a person (patient), a study, an image, or unknown.",
+    "Seen: whether a model has seen the patients that it is scored on; unknown is not clean.",
+    "Dice %, mean of datasets (or modalities): each counts once, however many masks it has; "
+    "'Dice %' is weighted by masks. Masks left out: the share that the view leaves out.",
     "Gain over trivial: mean Dice minus that of the best trivial baseline on the same masks and "
     "prompts, in points (box-full and box-ellipse for boxes, click-disc for clicks, the prompt "
     "itself for masks). At or under 0 the prompt alone explains the score.",
@@ -89,11 +98,16 @@ class Report:
         return [*_DEFINITIONS, *protocol, caption(self.edition)]
 
 
-def load_report(results: Path) -> Report:
+def load_report(results: Path, beside: Sequence[Path] = ()) -> Report:
     """Read the rows of a results folder and group them.
+
+    Args:
+        results: folder.
+        beside: results folders of other box offsets, for their curve.
 
     Raises:
         CorpusError: no rows there.
+        UsageError: ``beside`` holds something else.
     """
     rows = read_scores(results)
     path = results / "bench.json"
@@ -101,45 +115,61 @@ def load_report(results: Path) -> Report:
     order = record.get("model_order", [])
     long = [*tables.all_tables(rows, order), *metric_tables(rows, order)]
     long += click_tables(rows, read_clicks(results), order)
-    overall = next(table for table in long if table.name == "overall")
-    long += more_tables(results, rows, overall, order)
     models = tables.model_order(rows, order)
+    lineage = contamination.read(results)
+    could = judged(rows, models)
+    long = [with_seen(t, lineage, could) if t.name in SEEN_IN else t for t in long]
+    overall = next(table for table in long if table.name == "overall")
+    long += more_tables(results, rows, overall, models, record=record, beside=beside)
+    kinds = tables.kinds_of(rows)
     stamp = stamp_of(results, rows, models)
     trivial = set(rows.loc[rows["kind"] == TRIVIAL, "model"])
     made = tables.prepare(rows)
+    own = stamped(sections(long, models, [m for m in models if m not in trivial]), stamp)
+    paper, *more = more_sections(long, models, kinds, protocol_of(record))
     return Report(
         record=record,
         models=models,
         long=long,
-        sections=[
-            *stamped(sections(long, models, [m for m in models if m not in trivial]), stamp),
-            *more_sections(long),
-        ],
+        sections=[*own[:2], paper, *own[2:], *more],
         stamp=stamp,
-        about=(conditions_table(record, made), models_table(record, made)),
+        about=(conditions_table(record, made), models_table(record, made, lineage)),
     )
 
 
-def write_report(results: Path) -> Report:
+def write_report(results: Path, beside: Sequence[Path] = ()) -> Report:
     """Write ``report/`` beside the rows.
+
+    Args:
+        results: folder.
+        beside: results folders of other box offsets, for their curve.
 
     Raises:
         CorpusError: no rows.
         UsageError: the folder cannot be written.
     """
-    report = load_report(results)
+    report = load_report(results, beside)
     out = results / "report"
     try:
         for folder in ("tables", "figures"):
             (out / folder).mkdir(parents=True, exist_ok=True)
-        for table in report.long:
+        for table in [*report.long, *report.about]:
             (out / "tables" / f"{table.name}.csv").write_text(text.csv_text(table), "utf-8")
         for section in report.sections:
-            for number, table in enumerate(section.tables, start=1):
-                several = f"-{number}" if len(section.tables) > 1 else ""
+            shown = [table for table in section.tables if table.rows]
+            for number, table in enumerate(shown, start=1):
+                several = f"-{number}" if len(shown) > 1 else ""
                 path = out / "tables" / f"{section.name}{several}.tex"
                 path.write_text(text.latex(table), "utf-8")
-        plain = {"record": report.record, "tables": [text.as_json(t) for t in report.long]}
+            if section.full is not None:
+                path = out / "tables" / f"{section.name}-full.tex"
+                path.write_text(text.latex(section.full), "utf-8")
+        for table in report.about:
+            (out / "tables" / f"{table.name}.tex").write_text(text.latex(table), "utf-8")
+        plain = {
+            "record": report.record,
+            "tables": [text.as_json(t) for t in [*report.long, *report.about]],
+        }
         (out / "tables.json").write_text(json.dumps(plain, indent=1) + "\n", "utf-8")
         drawn = [*charts(report), *(chart for s in report.sections for chart in s.charts)]
         for chart in drawn:
@@ -190,12 +220,12 @@ def _html(report: Report, results: Path) -> str:
     )
 
 
-def _cases(results: Path) -> dict[str, list[dict[str, Any]]]:
+def _cases(results: Path) -> dict[str, dict[str, list[dict[str, Any]]]]:
     """Pictures of the gallery by model and prompt mode."""
     path = results / "gallery" / "gallery.json"
-    groups: dict[str, list[dict[str, Any]]] = {}
+    groups: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for case in json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []:
-        groups.setdefault(f"{case['model']}, {case['mode']}", []).append(case)
+        groups.setdefault(case["model"], {}).setdefault(case["mode"], []).append(case)
     return groups
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sammed_bench.contamination import IN_SAMPLE, NOT_SEEN, OVERLAPPING, UNKNOWN
@@ -74,3 +75,52 @@ def judged(rows: pd.DataFrame, models: Sequence[str]) -> list[str]:
     """Labels of models that could have seen something: no trivial baseline, no oracle."""
     could = set(rows.loc[~rows["kind"].isin([TRIVIAL, "oracle"]), "model"])
     return [model for model in models if model in could]
+
+
+def seen_by(
+    records: Sequence[Mapping[str, Any]], set_name: str, dataset: str, models: Sequence[str]
+) -> str:
+    """One state where all models share it, else the models of each; no record is unknown."""
+    states = dict.fromkeys(models, UNKNOWN)
+    for record in records:
+        if (record["set"], record["dataset"]) == (set_name, dataset) and record["model"] in states:
+            states[record["model"]] = record["state"]
+    return grouped(states)
+
+
+def grouped(states: Mapping[str, str]) -> str:
+    """The state that all share, else the names of each state."""
+    found: dict[str, list[str]] = {}
+    for name, state in states.items():
+        found.setdefault(state, []).append(name)
+    if len(found) == 1:
+        return next(iter(found))
+    return "; ".join(f"{state}: {', '.join(names)}" for state, names in found.items())
+
+
+def with_seen(table: Table, records: Sequence[Mapping[str, Any]], models: Sequence[str]) -> Table:
+    """A long table with a column ``seen`` behind ``model``: seen, not seen or unknown.
+
+    A line over several datasets says which state each has, if they differ.
+
+    Args:
+        table: ``overall`` or ``dataset``.
+        records: of ``contamination.read``.
+        models: labels that could have seen something; others get none.
+    """
+    within: dict[tuple[str, str], dict[str, str]] = {}
+    for record in records:
+        states = within.setdefault((record["model"], record["set"]), {})
+        states[record["dataset"]] = str(record["state"])
+
+    def state(row: Mapping[str, Any]) -> str | None:
+        if row["model"] not in models:
+            return None
+        states = within.get((row["model"], row["set"]), {})
+        if "dataset" in row:
+            return states.get(row["dataset"], UNKNOWN)
+        return grouped(states) if states else UNKNOWN
+
+    place = table.columns.index("model") + 1
+    columns = (*table.columns[:place], "seen", *table.columns[place:])
+    return replace(table, columns=columns, rows=[r | {"seen": state(r)} for r in table.rows])

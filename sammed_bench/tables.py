@@ -70,11 +70,12 @@ STRATA: dict[str, tuple[str, str | None]] = {
 }
 _VALUES = (
     *("dice", "iou", "scored", "failed", "patient", "dataset_number", "modality_number"),
-    *("kind", "recipe"),
+    *("kind", "recipe", "cluster"),
 )
 _SUMMARY = (
     "masks",
     "patients",
+    "unit",
     "failed",
     "dice",
     "low",
@@ -121,7 +122,7 @@ def in_view(rows: pd.DataFrame, view: str) -> pd.DataFrame:
 
 def model_order(rows: pd.DataFrame, given: Sequence[str] = ()) -> list[str]:
     """Labels: those given first, trivial baselines last."""
-    kinds = _kinds(rows)
+    kinds = kinds_of(rows)
     return sorted(
         kinds,
         key=lambda m: (
@@ -132,7 +133,7 @@ def model_order(rows: pd.DataFrame, given: Sequence[str] = ()) -> list[str]:
     )
 
 
-def _kinds(rows: pd.DataFrame) -> dict[str, str]:
+def kinds_of(rows: pd.DataFrame) -> dict[str, str]:
     """Label -> kind."""
     first = rows.drop_duplicates("model")
     return dict(zip(first["model"].astype(str), first["kind"].astype(str), strict=True))
@@ -221,7 +222,8 @@ def _summary(
 ) -> dict[str, Any] | None:
     """Counts and means of one model; None for a baseline that does not apply."""
     scored = part["scored"]
-    counts = {"masks": len(scored), "patients": len(np.unique(part["patient"]))}
+    counts: dict[str, Any] = {"masks": len(scored), "patients": len(np.unique(part["patient"]))}
+    counts["unit"] = ", ".join(sorted(set(map(str, part["cluster"]))))
     if not scored.any():
         if part["kind"][0] == TRIVIAL:
             return None
@@ -268,7 +270,8 @@ def wide_table(table: Table, view: str, models: Sequence[str]) -> Table:
         line = lines.setdefault(
             tuple(row[c] for c in head),
             {c: row[c] for c in head}
-            | {"masks": row["masks"], "patients": row["patients"], "failed": 0},
+            | {"masks": row["masks"], "patients": row["patients"], "failed": 0}
+            | {"left_out": row.get("left_out")},
         )
         line["failed"] += row["failed"]
         if row["recipe"] == TRIVIAL:
@@ -276,10 +279,11 @@ def wide_table(table: Table, view: str, models: Sequence[str]) -> Table:
         else:
             line[row["model"]] = row["dice"] if row["dice"] is not None else "not supported"
     shown = [m for m in models if any(m in line for line in lines.values())]
+    left_out = ("left_out",) if any(line["left_out"] for line in lines.values()) else ()
     return Table(
         name=f"{table.name}-{view}",
         title=f"{table.title}, mean Dice, view {view}",
-        columns=(*head, "masks", "patients", "failed", *shown, TRIVIAL),
+        columns=(*head, "masks", *left_out, "patients", "failed", *shown, TRIVIAL),
         rows=list(lines.values()),
     )
 
@@ -318,7 +322,7 @@ def comparison_table(rows: pd.DataFrame, models: Sequence[str] = ()) -> Table:
 
 
 def _pairs(rows: pd.DataFrame, labels: Sequence[str]) -> Iterator[tuple[str, str, str]]:
-    kinds = _kinds(rows)
+    kinds = kinds_of(rows)
     trivial = rows[rows["kind"] == TRIVIAL].groupby("model")["dice"].mean()
     starts = [m for m in labels if kinds[m] == "sam"][:1]
     for model in labels:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -14,6 +15,8 @@ from sammed_bench.statistics import LEVEL, MIN_CLUSTERS
 from sammed_bench.tables import Table
 
 MISSING = "–"
+# Numbers that stand as text: as published, or two in one cell.
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?( \([+-]?\d+(\.\d+)?\))?")
 # Numbers that are no shares of 1.
 _FORMATS = {"effect": "+.2f", "seconds": ".1f"} | {
     f"{name}_{part}": ".2f"
@@ -53,6 +56,14 @@ _HEADINGS = {
     "weights_sha256": "weights (SHA-256)",
     "surface_unit": "unit",
     "click_auc": "area %",
+    "image_px": "resolution px",
+    "bbox": "Bbox %",
+    "1pt": "1 pt %",
+    "3pt": "3 pts %",
+    "5pt": "5 pts %",
+    "fps": "FPS",
+    "offset_px": "offset px",
+    "unit": "clusters are",
 } | {f"{name}_mean": card.heading for name, card in METRICS.items()}
 _HEADINGS |= {f"noc{target}": f"clicks to {target} %" for target in TARGETS}
 _HEADINGS |= {f"never{target}": f"never {target} %" for target in TARGETS}
@@ -96,8 +107,11 @@ def _interval(row: Mapping[str, Any]) -> str:
 
 
 def is_number(table: Table, column: str) -> bool:
-    """Whether a column holds numbers, which stand to the right."""
-    return any(isinstance(row.get(column), int | float) for row in table.rows)
+    """Whether a column holds numbers, which stand to the right; ``20.9 (+18.6)`` is one."""
+    values = [row[column] for row in table.rows if row.get(column) is not None]
+    if any(isinstance(value, int | float) for value in values):
+        return True
+    return bool(values) and all(_NUMBER.fullmatch(str(value)) for value in values)
 
 
 def markdown(table: Table) -> str:

@@ -162,7 +162,7 @@ def test_text_forms(rows):
     assert len(read) == len(overall.rows)
     assert float(read[0]["dice"]) == overall.rows[0]["dice"]
     shown = text.markdown(text.with_interval(overall))
-    assert "| test | all | bbox | ft-sam | 220 | 55 | 0 |" in shown
+    assert "| test | all | bbox | ft-sam | 220 | 55 | patient | 0 |" in shown
     assert " to " in shown
     assert text.cell("gain", -0.0001) == "+0.0"
     assert text.cell("dice", 0.5555) == "55.5"
