@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from sammed_app.cli_doctor import register as register_doctor
 from sammed_app.page.cli import register as register_page
 from sammed_app.predict.cli import register as register_predict
 
@@ -30,6 +31,7 @@ Examples:
 def register(app: typer.Typer) -> None:
     """Add this room's commands to the root app."""
     app.command("demo", help=_HELP)(demo)
+    register_doctor(app)
     register_predict(app)
     register_page(app)
 
