@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sammed_bench import cli_compare, cli_suite
+from sammed_bench import cli_compare, cli_merge, cli_suite
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,6 +31,7 @@ def register(app: typer.Typer) -> None:
     bench = typer.Typer()
     bench.callback(invoke_without_command=True, help=_EXAMPLES)(_bench)
     cli_suite.register(bench)
+    cli_merge.register(bench)
     app.add_typer(bench, name="bench")
     app.command("report")(_report)
     cli_compare.register(app)
@@ -76,7 +77,18 @@ def _bench(
     ] = None,
     runs: Annotated[Path, typer.Option(help="Training runs.")] = Path("runs"),
     batch: Annotated[int, typer.Option(help="Images encoded together.")] = 8,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[
+        str, typer.Option(help="auto, cpu or cuda; several (cuda:0,cuda:1) work at once.")
+    ] = "auto",
+    workers: Annotated[int, typer.Option(help="Processes on one device.")] = 1,
+    engine: Annotated[str, typer.Option(help="local, or ray for a Ray cluster.")] = "local",
+    part: Annotated[
+        str | None,
+        typer.Option(
+            help="Score share i/N of the images, or auto (SLURM array, Kubernetes); the part that "
+            "ends last finishes, or `sammed bench merge`."
+        ),
+    ] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads of torch.")] = None,
     fast: Annotated[
         bool, typer.Option("--fast/--no-fast", help="Fast encoder, or upstream's own forward.")
@@ -123,11 +135,12 @@ def _bench(
     modes = parse_modes(prompts)
     from dataclasses import asdict
 
-    from sammed_bench.bench import BenchConfig, bench, survey
+    from sammed_bench.bench import BenchConfig, survey
     from sammed_bench.choose import choose
     from sammed_bench.console import Shown, console
     from sammed_bench.editions import parse_edition
     from sammed_bench.metric_cards import parse_metrics
+    from sammed_bench.part_run import Work, bench_work
     from sammed_bench.protocols import parse_protocol
     from sammed_bench.report import headline, write_report
     from sammed_bench.text import as_json
@@ -140,7 +153,6 @@ def _bench(
         seed=seed,
         limit=limit,
         batch=batch,
-        device=device,
         threads=threads,
         fast=fast,
         metrics=parse_metrics(metrics),
@@ -151,6 +163,7 @@ def _bench(
         speed=speed,
         timeout=timeout,
     )
+    work = Work.parse(device, workers, engine, part)
     opened = Corpus(corpus)  # a missing corpus is said before models are looked for
     if suite is not None:
         from sammed_bench.suite_run import asked_suite
@@ -168,7 +181,10 @@ def _bench(
         answer({"dry_run": True} | asdict(found))
         return
     with Shown(screen) as shown:
-        result = bench(corpus, wanted, config, out=out, report=shown)
+        result = bench_work(corpus, wanted, config, work, out=out, report=shown)
+    if result.missing:
+        cli_merge.tell_missing(result)
+        return
     report = write_report(result.out)
     answer(
         {"results": result.out, "images": result.images, "masks": result.masks}
@@ -213,16 +229,18 @@ def _report(
         ),
     ] = None,
 ) -> None:
-    r"""Make the report again from the score rows of a results folder.
+    """Make the report again from the score rows of a results folder.
 
     Writes report/ there: one page that opens offline, the same tables as Markdown, CSV, LaTeX and
     JSON, figures as SVG. docs/report.md says how to read them.
 
-    \b
-    Examples:
-      sammed report results/001
-      sammed report results/001 --beside results/jitter-0 --beside results/jitter-4
-      sammed report results/001 --recompute --metrics nsd,hd95 --out results/001-surface
+    For example:
+
+    sammed report results/001
+
+    sammed report results/001 --beside results/jitter-0 --beside results/jitter-4
+
+    sammed report results/001 --recompute --metrics nsd,hd95 --out results/001-surface
     """
     from sammed_bench.console import console
     from sammed_bench.report import headline, write_report

@@ -21,13 +21,13 @@ def _compare(
     a: Annotated[Path, typer.Argument(help="Results folder.")],
     b: Annotated[Path, typer.Argument(help="Results folder that it is compared against.")],
 ) -> None:
-    r"""Differences between two results folders, paired mask by mask, with intervals.
+    """Differences between two results folders, paired mask by mask, with intervals.
 
     Folders of another corpus, prompt protocol or prompt seed are refused.
 
-    \b
-    Example:
-      sammed compare results/002 results/001
+    For example:
+
+    sammed compare results/002 results/001
     """
     from sammed_bench.compare import compare
 
@@ -37,11 +37,11 @@ def _compare(
 def _seeds(
     results: Annotated[list[Path], typer.Argument(help="Results folders, a prompt seed each.")],
 ) -> None:
-    r"""How much training seeds, prompt seeds and patients move the mean Dice of a method.
+    """How much training seeds, prompt seeds and patients move the mean Dice of a method.
 
-    \b
-    Example:
-      sammed seeds results/001 results/002 results/003
+    For example:
+
+    sammed seeds results/001 results/002 results/003
     """
     from sammed_bench.compare import seeds_of
 
