@@ -12,7 +12,7 @@ import typer
 from sammed_data.cli_common import QUARANTINED
 
 if TYPE_CHECKING:
-    from sammed_data.hub import HubFile, PushPlan
+    from sammed_data.hub_plan import HubFile, PushPlan
 
 
 def register(app: typer.Typer) -> None:
@@ -43,8 +43,9 @@ def push(
       sammed data push corpus my-lab/abdomen --private --leave-out
     """
     from sammed_data.corpus import Corpus
-    from sammed_data.hub import check_repo, open_hub, plan_push, refuse
+    from sammed_data.hub import check_repo, open_hub, refuse
     from sammed_data.hub import push as run_push
+    from sammed_data.hub_plan import plan_push
     from sammed_data.talk import answer
 
     check_repo(repo_id)

@@ -38,10 +38,16 @@ def export_onnx(
 ) -> None:
     """See ``_HELP``."""
     from sammed_data.talk import answer, record_command
+    from sammed_model.cards import located
     from sammed_model.checkpoint import load_model
+    from sammed_model.model_card import write_model_card
+    from sammed_model.onnx_model import DECODER, ENCODER
     from sammed_model.onnx_model import export_onnx as export
 
-    facts = export(load_model(model, kind=kind, image_size=image_size), out)
+    loaded = load_model(model, kind=kind, image_size=image_size)
+    facts = export(loaded, out)
+    size = loaded.spec.image_size
+    write_model_card(located(model), out, files=(ENCODER, DECODER), kind=kind, image_size=size)
     answer({"out": out} | facts)
     record_command(out)
     typer.echo(

@@ -99,6 +99,22 @@ class TrainingSet:
         codes = np.unique(self.index.rows_N["dataset"][self.stream.numbers_E])
         return sorted(self.index.names["dataset"][code] for code in codes)
 
+    @property
+    def modalities(self) -> list[str]:
+        """Names of the modalities that have a row here."""
+        codes = np.unique(self.index.rows_N["modality"][self.stream.numbers_E])
+        return sorted(self.index.names["modality"][code] for code in codes)
+
+    @property
+    def structures(self) -> list[str]:
+        """Names of the structures that have a mask in a row here."""
+        chosen = self.index.rows_N[self.stream.numbers_E]
+        steps = np.zeros(len(self.index.masks_M) + 1, np.int64)  # +1 where a row's masks begin
+        np.add.at(steps, chosen["first_mask"], 1)
+        np.add.at(steps, chosen["first_mask"] + chosen["n_masks"], -1)
+        codes = np.unique(self.index.masks_M["structure"][np.cumsum(steps[:-1]) > 0])
+        return sorted(self.index.names["structure"][code] for code in codes)
+
     def image(self, row: StreamRow) -> tuple[NDArray[np.uint8], str]:
         """The image to train on with the masks of ``row``, and the name of that image."""
         if self.images_N is None:

@@ -37,6 +37,8 @@ def manifest(run: Run, recipe: str) -> dict[str, Any]:
         "weights_sha256": weight_digest(run.model),
         "datasets": rows.datasets,
         "licenses": _licenses(corpus, rows.datasets),
+        "modalities": rows.modalities,
+        "structures": rows.structures,
         "patients": rows.n_patients,
         "images": rows.n_images,
         "masks": rows.n_masks,

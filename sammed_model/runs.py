@@ -54,8 +54,13 @@ def last_number(parent: Path) -> int:
 
 def write_json(path: Path, content: Any) -> None:
     """Write by a temporary name, so that a reader never sees half a file."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Likewise, for text."""
     partial = path.with_suffix(path.suffix + ".partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    partial.write_text(text, encoding="utf-8")
     partial.replace(path)
 
 

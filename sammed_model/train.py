@@ -15,6 +15,7 @@ from sammed_model.checkpoint import save_model, save_trained
 from sammed_model.config import TrainConfig
 from sammed_model.lora import merge_lora
 from sammed_model.manifest import manifest
+from sammed_model.model_card import write_model_card
 from sammed_model.optim import trainable, training_state
 from sammed_model.parallel import World, joined
 from sammed_model.profiling import profile_lines
@@ -253,4 +254,5 @@ def _write_model(run: Run) -> None:
     merge_lora(run.model)
     save_model(run.model, run.folder.model, recipe=recipe)
     write_json(run.folder.record, manifest(run, recipe))
+    write_model_card(run.folder.model, run.folder.path)
     run.folder.drop_state()

@@ -143,17 +143,19 @@ def _lock(card: ModelCard, url: str, size: int, digest: str) -> None:
 
 
 def merge(trained: Path, out: Path, *, base: Path | None = None) -> About:
-    """One self-contained file out of trained tensors and their base.
+    """One self-contained file out of trained tensors and their base, and its model card.
 
     Raises:
         UsageError: ``trained`` is whole already.
         ModelError: another base than it was trained on.
     """
     from sammed_model.checkpoint import load_model, save_model
+    from sammed_model.model_card import read_record, write_model_card
 
     if not is_trained_only(trained):
         raise UsageError(f"expected a file of trained tensors, found a whole model in {trained}")
     save_model(load_model(trained, base=base), out)
+    write_model_card(out, out.parent, record=read_record(trained))
     return about(out)
 
 

@@ -10,7 +10,8 @@ import pytest
 
 from sammed_data.build import build
 from sammed_data.corpus import Corpus
-from sammed_data.hub import check_repo, open_hub, plan_push, push
+from sammed_data.hub import check_repo, open_hub, push
+from sammed_data.hub_plan import plan_push
 from sammed_data.types import CatalogError, CorpusError, FetchError, UsageError
 from tests.data import build_fakes as fakes
 
