@@ -70,6 +70,7 @@ def test_a_run_leaves_a_model_that_loads_and_says_what_it_is(corpus, tmp_path):
     done = train(corpus, TrainConfig(**QUICK), runs=tmp_path, report=notes)
     assert done.folder == tmp_path / "001-sam-med2d"
     assert sorted(p.name for p in done.folder.iterdir()) == [
+        "README.md",
         "config.json",
         "log.jsonl",
         "model.safetensors",
@@ -195,7 +196,6 @@ def test_command_line(corpus, tmp_path):
         str(tmp_path),
         "--steps",
         "1",
-        "--quiet",
     ]
     arguments += ["--init", "random", "--image-size", "32", "--passes", "1"]
     arguments += ["--validation-images", "1"]
