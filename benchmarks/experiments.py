@@ -386,17 +386,19 @@ def main() -> int:
     parser.add_argument("--work", type=Path, help="folder for corpora; default: beside results")
     parser.add_argument("--only", nargs="*", default=[], help="globs: 'a-phantoms/*', '*/seed0'")
     parser.add_argument("--minutes", type=float)
+    parser.add_argument("--steps", type=int, default=Grid.steps, help="another grid: another file")
     parser.add_argument("--list", action="store_true", help="print the ids of the queue")
     parser.add_argument("--summary", action="store_true", help="print the tables")
     parser.add_argument("--figure", type=Path, help="with --summary: the curve as .svg or .png")
     arguments = parser.parse_args()
+    grid = Grid(steps=arguments.steps)
     if arguments.list:
-        print("\n".join(dict.fromkeys(task.id for task in queue(Grid()))))
+        print("\n".join(dict.fromkeys(task.id for task in queue(grid))))
         return 0
     if arguments.summary:
         lines = read_lines(arguments.results)[1:]
         print(summary(lines, MODES))
-        left = {task.id for task in queue(Grid())} - {line["id"] for line in lines}
+        left = {task.id for task in queue(grid)} - {line["id"] for line in lines}
         print(f"{len(lines)} tasks finished, {len(left)} left.")
         if arguments.figure:
             draw_curve(lines, MODES, arguments.figure)
@@ -406,7 +408,7 @@ def main() -> int:
     torch.set_num_threads(1)
     work = arguments.work or arguments.results.with_suffix(".work")
     asked = {"samples": arguments.samples, "only": arguments.only, "minutes": arguments.minutes}
-    run(arguments.results, Grid(), work=work, **asked)
+    run(arguments.results, grid, work=work, **asked)
     return 0
 
 
