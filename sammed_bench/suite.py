@@ -180,7 +180,7 @@ def _of(kind: type[T], raw: Any, where: str, what: str) -> T:
             raise _bad(where, f"known keys in {what}", f"{key!r} ({nearest(str(key), known)})")
     found: dict[str, Any] = {}
     for key, value in raw.items():
-        kept = tuple(value) if isinstance(value, list) else value
+        kept: Any = tuple(value) if isinstance(value, list) else value
         if not _fits(kept, str(known[key].type)):
             raise _bad(where, f"{known[key].type} at {key} in {what}", repr(value))
         found[key] = float(kept) if known[key].type == "float" else kept

@@ -111,6 +111,7 @@ def run_tasks(
     on_failure: Callable[[Task, Failure], object] | None = None,
     timeout_s: float | None = None,
     engine: str = "local",
+    gpus: float = 0,
 ) -> Iterator[Result]:
     """Results in the order they finish.
 
@@ -122,6 +123,7 @@ def run_tasks(
             other tasks go on. None = such a failure ends the run.
         timeout_s: the longest a task may take.
         engine: 'local', or 'ray' for the cluster that Ray finds.
+        gpus: that Ray reserves for each task.
 
     Raises:
         InterruptedRun: SIGINT, SIGTERM or SIGUSR1; running tasks end at their next case.
@@ -132,7 +134,7 @@ def run_tasks(
     if engine == "ray" and timeout_s is not None:
         raise UsageError("--shard-timeout and --retry-failed are for --engine local")
     if engine == "ray":
-        outcomes = _ray(work, tasks)
+        outcomes = _ray(work, tasks, gpus)
     elif timeout_s is None and (workers <= 1 or len(tasks) <= 1):
         outcomes = _here(work, tasks)
     else:
@@ -164,13 +166,13 @@ def _here(
 
 
 def _ray(
-    work: Callable[[Task], Result], tasks: Sequence[Task]
+    work: Callable[[Task], Result], tasks: Sequence[Task], gpus: float
 ) -> Iterator[tuple[Task, Outcome[Result]]]:
     from sammed_data.ray_engine import run_ray
 
     stop = threading.Event()
     with _handlers(_SIGNALS, stop.set):
-        yield from run_ray(work, tasks, stop)
+        yield from run_ray(work, tasks, stop, gpus)
 
 
 def _pool(

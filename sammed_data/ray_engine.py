@@ -19,7 +19,10 @@ _RETRIES = 3
 
 
 def run_ray(
-    work: Callable[[Task], Result], tasks: Sequence[Task], stop: threading.Event
+    work: Callable[[Task], Result],
+    tasks: Sequence[Task],
+    stop: threading.Event,
+    gpus: float = 0,
 ) -> Iterator[tuple[Task, Outcome[Result]]]:
     """Each task with what came of it. The cluster is that of $RAY_ADDRESS, else this machine.
 
@@ -36,7 +39,7 @@ def run_ray(
             "--part i/N, which needs no cluster software"
         ) from err
     _connect(ray)
-    remote = ray.remote(num_cpus=1, max_retries=_RETRIES)(_attempt_alone)
+    remote = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=_RETRIES)(_attempt_alone)
     waiting = {remote.remote(work, task): task for task in tasks}
     try:
         while waiting:
