@@ -104,8 +104,10 @@ def _distances(
     """From each pixel of one outline to the nearest of the other, both ways."""
     from scipy.spatial import cKDTree
 
-    points_a, points_b = (np.argwhere(o) * ruler.spacing_yx for o in (outline_a, outline_b))
-    return cKDTree(points_b).query(points_a)[0], cKDTree(points_a).query(points_b)[0]
+    points = [np.argwhere(outline) * ruler.spacing_yx for outline in (outline_a, outline_b)]
+    # The same neighbours as of a balanced tree, which takes twice as long to build.
+    tree_a, tree_b = (cKDTree(p, balanced_tree=False, compact_nodes=False) for p in points)
+    return tree_b.query(points[0])[0], tree_a.query(points[1])[0]
 
 
 def _band_iou(predicted_HW: Mask, truth_HW: Mask, shape_HW: tuple[int, int]) -> float:
@@ -118,6 +120,9 @@ def _band(padded_HW: Mask, width_px: int) -> Mask:
     """Pixels of a mask at most so far inside its outline (chessboard distance)."""
     import cv2
 
-    inside = cv2.distanceTransform(padded_HW.astype(np.uint8), cv2.DIST_C, 3)
-    band: Mask = padded_HW & (inside <= width_px)
+    square = np.ones((2 * width_px + 1, 2 * width_px + 1), np.uint8)
+    core = cv2.erode(
+        padded_HW.view(np.uint8), square, borderType=cv2.BORDER_CONSTANT, borderValue=0
+    )
+    band: Mask = padded_HW & (core == 0)
     return band
