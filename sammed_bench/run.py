@@ -21,6 +21,7 @@ from sammed_bench.clicks import click_columns, click_rows, write_clicks
 from sammed_bench.conditions import Conditions
 from sammed_bench.measure import measure, unsupported
 from sammed_bench.scores import about_mask, about_model, slug, write_part
+from sammed_bench.timeouts import limited
 from sammed_bench.types import Model, ModelFacts
 from sammed_data.corpus import VIEWS, Corpus, Row
 from sammed_data.types import CorpusError, UsageError
@@ -243,7 +244,7 @@ def score_batch(
     model: Model, asked: Sequence[Asked], conditions: Conditions, *, keep: bool = False
 ) -> Scored:
     """The score rows and click rounds of some images in all modes, and the answers to ``keep``."""
-    answers = answer_batch(model, asked, conditions)
+    answers = answer_batch(limited(model, conditions.timeout), asked, conditions)
     who = about_model(model.facts) | {
         "protocol": conditions.protocol.name,
         "protocol_hash": conditions.protocol.hash,

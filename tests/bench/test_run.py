@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import bench_fakes
 import pytest
 import tiny_corpus
@@ -186,6 +189,55 @@ def test_numbered_results_go_on_where_the_conditions_are_the_same(corpus, tmp_pa
         ).out.name,
     ]
     assert made == ["001", "001", "002"]
+
+
+def _hangs(seconds, shape=(48, 72), encodes=True):
+    """A model that sleeps over images of this size."""
+
+    class Hangs(bench_fakes.Bright):
+        def encode(self, images):
+            if encodes and any(i.shape[:2] == shape for i in images):
+                time.sleep(seconds)
+            return super().encode(images)
+
+        def predict(self, state, prompts):
+            if not encodes and any(i.shape == shape for i in state):
+                time.sleep(seconds)
+            return super().predict(state, prompts)
+
+    return Hangs("hangs")
+
+
+@pytest.mark.parametrize("encodes", [True, False])
+def test_a_model_that_hangs_is_stopped_counted_and_worst(corpus, tmp_path, encodes):
+    began = time.perf_counter()
+    model = _hangs(30, encodes=encodes)
+    modes = ("bbox", "1pt", "3pt")
+    rows, outcome = _scores(corpus, model, tmp_path, modes, batch=8, timeout=0.2)
+    assert time.perf_counter() - began < 20
+    late = rows["width"] == 72
+    assert set(rows.loc[late, "status"]) == {"failed"}
+    assert (rows.loc[late, "dice"] == 0).all()
+    assert rows.loc[late, "error"].str.contains(r"time-out.* longer than 0.2 s").all()
+    assert outcome.failed == late.sum() == 4 * 2 * 3
+    assert set(rows.loc[~late, "status"]) == {"ok"}
+
+
+def test_a_limit_changes_nothing_for_those_who_keep_it(corpus, tmp_path):
+    free, _ = _scores(corpus, bench_fakes.Bright(), tmp_path / "free")
+    timed, _ = _scores(corpus, bench_fakes.Bright(), tmp_path / "timed", timeout=60.0)
+    assert free.equals(timed)
+    truth, _ = _scores(corpus, Oracle(), tmp_path / "oracle", timeout=60.0)
+    assert (truth["dice"] == 1).all()
+    with pytest.raises(UsageError, match="--timeout must be above 0"):
+        BenchConfig(timeout=0.0)
+
+
+def test_a_limit_where_no_signal_reaches(corpus, tmp_path):
+    with ThreadPoolExecutor(1) as pool:
+        late = _hangs(0.3, encodes=False)
+        rows, _ = pool.submit(_scores, corpus, late, tmp_path, ("bbox",), timeout=0.1).result()
+    assert set(rows.loc[rows["width"] == 72, "status"]) == {"failed"}
 
 
 def test_settings_out_of_range_are_named():
