@@ -65,7 +65,7 @@ def click_tables(
     return found
 
 
-_COUNTS = ("masks", "patients", "failed")
+_COUNTS = ("masks", "left_out", "patients", "failed")
 _AREA = ("click_auc", "low", "high")
 _VALUES = tuple(
     name
@@ -77,6 +77,7 @@ _VALUES = tuple(
 def _clicks(
     rows: pd.DataFrame, modes: Sequence[str], labels: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
+    sizes: dict[tuple[Any, str, str], int] = {}
     for view in VIEW_NAMES:
         for set_name, part in in_view(rows, view).groupby("set", sort=True):
             for mode in modes:
@@ -84,7 +85,10 @@ def _clicks(
                     own = part[(part["mode"] == mode) & (part["model"] == model)]
                     if len(own) and (own["scored"].any() or own["kind"].iloc[0] != TRIVIAL):
                         where = {"set": set_name, "view": view, "mode": mode, "model": model}
-                        yield where | _line(own, f"{view} {set_name} {mode}")
+                        # View all comes first: what the others leave out is a share of that.
+                        whole = sizes.setdefault((set_name, mode, model), len(own))
+                        line = _line(own, f"{view} {set_name} {mode}")
+                        yield where | line | {"left_out": 1 - len(own) / whole}
 
 
 def _line(own: pd.DataFrame, key: str) -> dict[str, Any]:

@@ -250,6 +250,8 @@ def _seeds(facts: ModelFacts) -> dict[str, Any]:
         return {"training_seed": None, "method": None}
     raw = _read_run(record)
     config = dict(raw.get("config") or {})
+    if not config:  # an older version recorded no settings: what it is a run of is not known
+        return {"training_seed": None, "method": None}
     seed = config.pop("seed", None)
     start = "random" if raw.get("init") == "random" else raw.get("base_sha256")
     about = [

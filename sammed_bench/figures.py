@@ -86,6 +86,11 @@ def svg(width: float, height: float, about: str, parts: Sequence[str]) -> str:
     )
 
 
+def width_of(picture: str) -> float:
+    """The width that a picture of this module states, px."""
+    return float(picture.partition(' width="')[2].partition('"')[0])
+
+
 def painted(rows: Sequence[Mapping[str, Any]], models: Sequence[str]) -> dict[str, str]:
     """Fill of each model: trivial baselines grey, a control the colour of its model but pale."""
     trivial = {row["model"] for row in rows if row["recipe"] == TRIVIAL}

@@ -53,12 +53,16 @@ def _table(
 ) -> Table:
     head = ("set", "view", *strata, "surface_unit", "mode", "model")
     lines: list[dict[str, Any]] = []
+    sizes: dict[tuple[Any, ...], int] = {}
     for view in VIEW_NAMES:
         kept = in_view(rows, view).assign(view=view)
         for key, part in kept.groupby(list(head), sort=True):
             line = dict(zip(head, key, strict=True))
             where = " ".join(str(line[column]) for column in head if column != "model")
-            line |= {"masks": len(part), "patients": int(part["patient"].nunique())}
+            # View all comes first: what the others leave out is a share of that.
+            whole = sizes.setdefault((key[0], *key[2:]), len(part))
+            line |= {"masks": len(part), "left_out": 1 - len(part) / whole}
+            line |= {"patients": int(part["patient"].nunique())}
             patients = part["patient"].to_numpy()
             for metric in names:
                 found = cluster_interval(part[metric].to_numpy(float), patients, key=where)
@@ -73,5 +77,5 @@ def _table(
             labels.index(line["model"]),
         )
     )
-    columns = (*head, "masks", "patients", *(f"{m}_{v}" for m in names for v in _PARTS))
+    columns = (*head, "masks", "left_out", "patients", *(f"{m}_{v}" for m in names for v in _PARTS))
     return Table(name=name, title=title, columns=columns, rows=lines, note=_NOTE)

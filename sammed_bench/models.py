@@ -64,6 +64,7 @@ class SamBench:
             weights_sha256=weight_digest(model),
             accepts=frozenset(KINDS[model.kind].prompts),
             source=source,
+            image_px=self._preprocessing.image_size,
         )
 
     @torch.inference_mode()

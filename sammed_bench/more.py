@@ -117,12 +117,14 @@ def _paper(
     shown = [cut for table in here for cut in cuts(paper_tables.joined_gains(table))]
     apart = [by_name.get(name + paper_tables.PRINTED) for name in paper_tables.NAMES]
     fits = protocol in printed.protocols
+    some = paper_tables.MICCAI in by_name
     note = (
         f"{printed.paper}. Means over masks in the view {printed.view}, by protocol {protocol}; "
         "Tables 2 and 3 on the test patients of this corpus, Table 4 on its held-out datasets. A "
         "published value stands beside ours only where both are means over the same masks. "
         "In-sample: patients of its test images were trained on. Overlapping: another edition "
-        "with the same patients was. Gated: the data are given out on application only."
+        "with the same patients was. Gated: the data are given out on application only. "
+        f"{printed.note}" + ("" if some else " None of the nine sets of Table 4 is in this corpus.")
         if fits
         else f"Scored by protocol {protocol or 'unknown'}; the paper's tables need one of "
         f"{', '.join(printed.protocols)}."

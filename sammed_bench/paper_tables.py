@@ -289,8 +289,8 @@ def _published_tables(printed: Published) -> list[Table]:
             title=f"Table {number} as published, Dice in per cent",
             columns=(*columns, "stamp", "because"),
             rows=rows,
-            note=f"{printed.sources[source]}. Not comparable line by line: the source prints no "
-            f"number of masks. {printed.note}",
+            note=f"{printed.sources[source]}. Apart from ours: the source prints no number of "
+            "masks.",
         )
         for name, number, columns, rows, source in about
     ]

@@ -44,10 +44,13 @@ def curve_chart(
     paint = figures.painted(rows, models)
     places = _places(list(dict.fromkeys(row[x] for row in rows)))
     parts = figures.axis() + _ticks(places)
+    named = not all(isinstance(value, int | float) for value in places)
     for number, (model, fill) in enumerate(paint.items()):
         own = [row for row in rows if row["model"] == model and row[y] is not None]
         own.sort(key=lambda row: places[row[x]])
-        points = [(places[row[x]], figures.y_of(100 * row[y])) for row in own]
+        # Beside each other over a name, so that equal values can be told apart.
+        aside = 6.0 * (number - (len(paint) - 1) / 2) if named else 0.0
+        points = [(places[row[x]] + aside, figures.y_of(100 * row[y])) for row in own]
         stroke = fill.replace("fill", "stroke")
         line = " ".join(f"{a:.1f},{b:.1f}" for a, b in points)
         parts.append(f'<polyline points="{line}" fill="none" {stroke} stroke-width="2"/>')
@@ -106,17 +109,16 @@ def scatter_chart(
     """
     paint = figures.painted(rows, models)
     values = [math.log10(row[x]) for row in rows]
-    low, high = math.floor(min(values)), math.ceil(max(values))
-    high = max(high, low + 1)
+    low, high = min(values) - 0.25, max(values) + 0.25
 
     def place(value: float) -> float:
         return FIRST + (LAST - FIRST) * (math.log10(value) - low) / (high - low)
 
     parts = figures.axis()
-    for power in range(low, high + 1):
+    for power in range(math.floor(low), math.ceil(high) + 1):
         for times in (1, 2, 5):
             tick = times * 10.0**power
-            if tick <= 10.0**high:
+            if 10.0**low <= tick <= 10.0**high:
                 at = place(tick)
                 parts.append(f'<text x="{at:.1f}" y="{BASE + 18}">{tick:g}</text>')
                 parts.append(

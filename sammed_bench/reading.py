@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 _SAID = (
     ("patients", "{} patients"),
     ("unit", "clusters are: {}"),
-    ("datasets", "{} datasets"),
-    ("modalities", "{} modalities"),
+    ("datasets", "datasets: {}"),
+    ("modalities", "modalities: {}"),
 )
 HEADLINE = ("modality", "group", "organ")
 _WIDE = (*HEADLINE, "dataset", "size")

@@ -48,6 +48,7 @@ class Entry:
     def of(cls, raw: Mapping[str, Any]) -> Entry:
         """From :meth:`as_json`."""
         facts = {key: raw[key] for key in ("name", "kind", "recipe", "weights_sha256", "source")}
+        facts["image_px"] = raw.get("image_px")  # records of older versions have none
         made = ModelFacts(**facts, accepts=frozenset(raw["accepts"]))
         return cls(facts=made, failed=int(raw["failed"]), seconds=raw["seconds"])
 

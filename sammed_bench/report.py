@@ -12,7 +12,7 @@ from sammed_bench import contamination, tables, text
 from sammed_bench.click_tables import click_tables
 from sammed_bench.clicks import read_clicks
 from sammed_bench.editions import NATIVE, caption
-from sammed_bench.figures import CASE_COLOURS, bar_chart
+from sammed_bench.figures import CASE_COLOURS, bar_chart, width_of
 from sammed_bench.metric_tables import metric_tables
 from sammed_bench.more import more_sections, more_tables, stamp_of, stamped
 from sammed_bench.paper_tables import protocol_of
@@ -32,6 +32,8 @@ from sammed_bench.statistics import LEVEL, MIN_CLUSTERS
 from sammed_bench.tables import TRIVIAL, Table
 from sammed_data.types import UsageError
 
+# A figure that is wider has a line of its own.
+_WIDE_PX = 760
 # Long tables that say who has seen what they are means of.
 SEEN_IN = ("overall", "dataset")
 _DEFINITIONS = (
@@ -214,7 +216,9 @@ def _html(report: Report, results: Path) -> str:
         charts=charts(report),
         cell=text.cell,
         heading=text.heading,
-        is_number=text.is_number,
+        numbers_of=lambda table: {c for c in table.columns if text.is_number(table, c)},
+        is_wide=lambda svg: width_of(svg) > _WIDE_PX,
+        repeats=_repeats,
         cases=_cases(results),
         colours=CASE_COLOURS,
     )
@@ -227,6 +231,12 @@ def _cases(results: Path) -> dict[str, dict[str, list[dict[str, Any]]]]:
     for case in json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []:
         groups.setdefault(case["model"], {}).setdefault(case["mode"], []).append(case)
     return groups
+
+
+def _repeats(table: Table) -> bool:
+    """Whether lines that share their first cell stand together."""
+    first = [row.get(table.columns[0]) for row in table.rows]
+    return len(set(map(str, first))) < len(first)
 
 
 def charts(report: Report) -> list[dict[str, str]]:

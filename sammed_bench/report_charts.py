@@ -164,7 +164,7 @@ def paper_charts(
             own = [r for r in own if not r["model"].endswith(CONTROL_SUFFIX)]
             if own:
                 what = "anatomical group" if name == "group" else name
-                titled = [row | {what: row[name]} for row in own]
+                titled = [row | {what: row[name].replace("_", " and ")} for row in own]
                 found.append(
                     {
                         "name": f"figure-5{letter}-{set_name}-{mode}",
@@ -193,7 +193,7 @@ def _paper_rows(table: Table) -> Iterator[tuple[str, str, list[dict[str, Any]]]]
 
 
 def _masks_of(rows: Sequence[Mapping[str, Any]], name: str) -> str:
-    counts = {row[name]: row["masks"] for row in rows}
+    counts = {row[name].replace("_", " and "): row["masks"] for row in rows}
     return "Masks: " + ", ".join(f"{key} {n:,}" for key, n in counts.items())
 
 

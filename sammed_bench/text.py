@@ -28,6 +28,8 @@ _FORMATS |= {f"noc{target}{end}": ".2f" for target in TARGETS for end in ("", "_
 _FORMATS |= {name: ".3f" for name in ("p", "p_holm")}
 _FORMATS |= {name: ".1f" for name in ("rank", "rank_low", "rank_high", "interactions")}
 _FORMATS |= {name: ".2f" for name in SPEED_COLUMNS}
+# Smaller values are no zeros.
+_SMALLEST = {"p": 0.001, "p_holm": 0.001}
 _SIGNED = {"gain", "difference"}
 _INTERVAL = f"{LEVEL:.0%} interval".replace("%", " %")
 # Columns whose name does not say what they hold; shares of 1 are shown in per cent.
@@ -79,6 +81,8 @@ def cell(column: str, value: Any) -> str:
     if value is None:
         return MISSING
     if isinstance(value, float):
+        if column in _SMALLEST and value < _SMALLEST[column]:
+            return f"<{_SMALLEST[column]:g}"
         if column in _FORMATS:
             return format(value, _FORMATS[column])
         # Adding 0.0 turns -0.0 into 0.0.

@@ -31,6 +31,7 @@ class ModelFacts:
         weights_sha256: identity of the numbers behind it.
         accepts: prompt kinds it can be asked with; other modes are 'unsupported', not 0.
         source: where it came from, for the printed list.
+        image_px: side that its encoder sees; None where that is not known or means nothing.
     """
 
     name: str
@@ -39,6 +40,7 @@ class ModelFacts:
     weights_sha256: str
     accepts: frozenset[str] = field(default_factory=lambda: frozenset(PROMPT_KINDS))
     source: str = ""
+    image_px: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
