@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint site clean
 
 .venv/.stamp: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("sammed needs Python 3.11 or newer; call make PYTHON=/path/to/python3.11" if sys.version_info < (3, 11) else 0)'
@@ -22,5 +22,8 @@ lint: .venv/.stamp
 test: lint
 	$(BIN)/python -m pytest -n 2
 
+site: .venv/.stamp  # the pages of docs/ and the API, in ./site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
 clean:
-	rm -rf .venv demo
+	rm -rf .venv demo site
