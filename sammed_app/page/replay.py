@@ -21,9 +21,9 @@ from sammed_app.page.library import Library
 from sammed_app.page.scores_table import ScoresTable
 from sammed_bench import openings, predictions, run
 from sammed_bench.ask import Answer, Asked, answer_batch, pass_numbers
-from sammed_bench.record import RECORD
 from sammed_bench.metrics import dice, iou, overlap
 from sammed_bench.modes import BOX, POINTS, rounds_of, thread_of
+from sammed_bench.record import RECORD
 from sammed_bench.rescore import conditions_of
 from sammed_bench.types import ImagePrompts
 from sammed_data.corpus import VIEWS, Row

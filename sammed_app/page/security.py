@@ -13,6 +13,7 @@ import hmac
 import logging
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
@@ -93,31 +94,35 @@ class Gate:
             _tell(scope, refusal)
             await _refuse(send, refusal)
             return
-        limit = self._limit(scope)
-        started = False
+        await self._served(scope, receive, send)
+
+    async def _served(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The answer of the application, unless the body grows over the limit before it comes."""
+        left, started = self._limit(scope), False
 
         async def counted() -> Message:
-            nonlocal limit
+            nonlocal left
             message = await receive()
-            limit -= len(message.get("body", b""))
-            if limit < 0:
+            left -= len(message.get("body", b""))
+            if left < 0:
                 raise _TooLarge
             return message
 
         async def marked(message: Message) -> None:
             nonlocal started
+            if left < 0 and not started:
+                return  # the application took it for a body that it cannot parse
             if message["type"] == "http.response.start":
                 started = True
                 message["headers"] = _with_ours(message.get("headers", []))
             await send(message)
 
-        try:
+        with suppress(_TooLarge):
             await self._app(scope, counted, marked)
-        except _TooLarge:
+        if left < 0 and not started:
             refusal = Refusal(status=413, reason="the body is larger than this page takes")
             _tell(scope, refusal)
-            if not started:
-                await _refuse(send, refusal)
+            await _refuse(send, refusal)
 
     def _limit(self, scope: Scope) -> int:
         upload = scope["path"] == UPLOAD_PATH

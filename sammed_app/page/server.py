@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
@@ -45,26 +47,52 @@ def create_app(settings: PageSettings) -> App:
     return Gate(app, settings)
 
 
+def server_of(settings: PageSettings) -> uvicorn.Server:
+    """The page ready to run.
+
+    Raises:
+        SammedError: nothing to serve.
+    """
+    config = uvicorn.Config(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        log_level="warning",
+        access_log=False,  # the address holds the token once
+        server_header=False,
+        limit_concurrency=64,
+        timeout_keep_alive=10,
+    )
+    return uvicorn.Server(config)
+
+
 def serve(settings: PageSettings) -> None:
     """Serve the page until the user stops it.
 
     Raises:
         SammedError: nothing to serve, or the address is taken.
     """
-    import uvicorn
-
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    config = uvicorn.Config(
-        create_app(settings),
-        host=settings.host,
-        port=settings.port,
-        log_level="warning",
-        access_log=False,  # addresses hold the token once
-        server_header=False,
-        limit_concurrency=64,
-        timeout_keep_alive=10,
-    )
-    uvicorn.Server(config).run()
+    free(settings)
+    server_of(settings).run()
+
+
+def free(settings: PageSettings) -> None:
+    """See that the address can be had.
+
+    Raises:
+        UsageError: it is taken, or none of this machine.
+    """
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as found:
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            found.bind((settings.host, settings.port))
+    except OSError as err:
+        raise UsageError(
+            f"cannot listen at {settings.host}:{settings.port} ({err.strerror}): another page may "
+            "run there; give another --port"
+        ) from err
 
 
 async def _said(request: Request, err: Exception) -> Response:

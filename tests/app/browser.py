@@ -76,15 +76,9 @@ def free_port() -> int:
 @contextmanager
 def serving(settings: PageSettings):
     """The address of a page served from a thread of this process."""
-    import uvicorn
+    from sammed_app.page.server import server_of
 
-    from sammed_app.page.server import create_app
-
-    config = uvicorn.Config(
-        create_app(settings), host="127.0.0.1", port=settings.port, log_level="warning",
-        access_log=False,
-    )  # fmt: skip
-    server = uvicorn.Server(config)
+    server = server_of(settings)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     until = time.monotonic() + 20
