@@ -43,7 +43,7 @@ class _Strict(BaseModel):
 class LookIn(_Strict):
     """A slice as the page shows it."""
 
-    model: str = Field(max_length=200)
+    model: str = Field("", max_length=200)
     axis: str = Field(max_length=20)
     index: int = Field(ge=0)
     policy: str = Field("", max_length=60)
