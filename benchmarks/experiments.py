@@ -2,9 +2,9 @@
 
 Parts: (a) every method against its start and its permuted-image control, on the hippocampus files
 (5-fold) and on phantoms; (b) each mend alone on the released recipe; (c) Dice against the number
-of training patients. The grid was fixed beforehand; its steps alone were raised once, from 60, after
-the first part of a run (docs/experiments.md). One JSON line for each finished training with the Dice of every
-mask; what is in the file is not computed again, and one torn line at its end is left out.
+of training patients. The grid was fixed beforehand; its steps alone were raised once, from 60,
+after the first part of a run (docs/experiments.md). One JSON line for each finished training with
+the Dice of every mask; what is in the file is not computed again.
 
     OMP_NUM_THREADS=1 python benchmarks/experiments.py results.jsonl --minutes 90
     python benchmarks/experiments.py results.jsonl --summary --figure docs/experiments-curve.svg
