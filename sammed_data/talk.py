@@ -156,7 +156,10 @@ def _names_of(parameter: inspect.Parameter) -> tuple[str, ...]:
     said = [parameter.default]
     if get_origin(parameter.annotation) is Annotated:
         said += get_args(parameter.annotation)[1:]
-    return tuple(name for info in said for name in getattr(info, "param_decls", None) or ())
+    names = [name for info in said for name in getattr(info, "param_decls", None) or ()]
+    # In an annotation typer takes the first name for the default until it builds the command.
+    names += [str(info.default) for info in said if hasattr(info, "param_decls")]
+    return tuple(name for name in names if name.startswith("-"))
 
 
 @contextmanager
