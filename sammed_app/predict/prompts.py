@@ -1,4 +1,4 @@
-"""Prompts from the command line, from a CSV or JSON file, or from a coarse mask."""
+"""Prompts from the command line, and from a CSV or JSON file."""
 
 from __future__ import annotations
 
@@ -9,17 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from sammed_app.predict.scan import AXES, Scan, Window, stem_of
+from sammed_app.predict.scan import AXES, Scan, Window
 from sammed_app.predict.types import Asked
-from sammed_data.geometry import same_grid
 from sammed_data.intensity import check_policy
-from sammed_data.readers.registry import read_label_map
-from sammed_data.types import GeometryError, ReadError, UsageError
+from sammed_data.types import UsageError
 
 COLUMNS = ("image", "axis", "slice", "object", "box", "point", "label")
-MIN_PART_PX = 4
 
 
 def numbers(text: str, option: str, count: tuple[int, ...]) -> list[float]:
@@ -189,85 +185,3 @@ def of_image(asked: Iterable[Asked], scan: Scan) -> list[Asked]:
     """Those prompts that are about an image: by path, file name, or name without ending."""
     names = {"", str(scan.path), scan.path.name, scan.name}
     return [one for one in asked if one.image in names]
-
-
-def from_coarse(coarse: Path, scan: Scan, axis: str, form: str) -> tuple[list[Asked], int]:
-    """A prompt for each component of each value of a coarse mask, slice by slice.
-
-    Args:
-        coarse: label map on the grid of the image, or a folder that holds one of the same name.
-        scan: the image.
-        axis: of the slices.
-        form: ``box`` (tight) or ``point`` (the pixel farthest from the border).
-
-    Returns:
-        The prompts, and how many components under 4 px were left out.
-
-    Raises:
-        UsageError: no mask of that name.
-        GeometryError: another grid.
-        ReadError: no object in it.
-    """
-    path = _coarse_of(coarse, scan)
-    labels, geometry = read_label_map(path)
-    labels = labels.max(axis=-1) if labels.ndim == 4 else labels
-    if labels.shape != scan.shape_zyx or not same_grid(geometry, scan.volume.geometry):
-        found = geometry.describe() if geometry else f"{labels.shape} pixels without a position"
-        wanted = scan.volume.geometry.describe() if scan.volume.geometry else str(scan.shape_zyx)
-        raise GeometryError(f"{path}: expected the grid of {scan.path}, {wanted}, found {found}")
-    asked: list[Asked] = []
-    small = 0
-    for index in range(scan.count(axis)):
-        plane = scan.view(labels, axis, index)
-        for value in np.unique(plane[plane != 0]).tolist():
-            for box, inner in _components(plane == value):
-                if inner is None:
-                    small += 1
-                    continue
-                asked.append(
-                    Asked(
-                        object=f"label {value}",
-                        axis=axis,
-                        index=index,
-                        box_xyxy=box if form == "box" else None,
-                        points=() if form == "box" else ((*inner, 1),),
-                    )
-                )
-    if not asked:
-        raise ReadError(f"{path}: expected an object of {MIN_PART_PX} px or more, found none")
-    return asked, small
-
-
-def _coarse_of(coarse: Path, scan: Scan) -> Path:
-    if not coarse.exists():
-        raise UsageError(f"expected a coarse mask at {coarse}, found none: check --prompts-from")
-    if coarse.is_file():
-        return coarse
-    near = [p for p in sorted(coarse.iterdir()) if p.is_file() and stem_of(p) == scan.name]
-    if len(near) != 1:
-        raise UsageError(f"expected one mask named {scan.name}.* in {coarse}, found {len(near)}")
-    return near[0]
-
-
-_Box = tuple[float, float, float, float]
-
-
-def _components(mask_HW: NDArray[np.bool_]) -> list[tuple[_Box, tuple[float, float] | None]]:
-    """Tight box and innermost pixel of each 8-connected part; None where it is too small."""
-    import cv2
-
-    count, numbered, table, _ = cv2.connectedComponentsWithStats(
-        np.ascontiguousarray(mask_HW, np.uint8), connectivity=8
-    )
-    found: list[tuple[_Box, tuple[float, float] | None]] = []
-    for part in range(1, count):
-        x, y, w, h, area = (int(v) for v in table[part])
-        box = (float(x), float(y), float(x + w), float(y + h))
-        if area < MIN_PART_PX:
-            found.append((box, None))
-            continue
-        inside = np.pad(numbered[y : y + h, x : x + w] == part, 1).astype(np.uint8)
-        depth = cv2.distanceTransform(inside, cv2.DIST_L2, 5)
-        row, column = np.unravel_index(int(depth.argmax()), depth.shape)
-        found.append((box, (float(x + column - 1), float(y + row - 1))))
-    return found

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from sammed_app.predict import outputs
-from sammed_app.predict.prompts import from_coarse, of_image
+from sammed_app.predict.coarse import Coarse, from_coarse
+from sammed_app.predict.prompts import of_image
 from sammed_app.predict.scan import Scan, Window, find_images, read_scan, stem_of
 from sammed_app.predict.segment import check_prompts, segment
 from sammed_app.predict.types import Asked, Following, Format, Report, Segmented
@@ -103,12 +104,13 @@ def _one(
 ) -> dict[str, Any]:
     start = time.perf_counter()
     scan = read_scan(path, options.window, orientation=options.orientation, channel=options.channel)
-    axis, small = scan.axis_of(options.axis), 0
+    axis = scan.axis_of(options.axis)
     if options.coarse is not None:
-        asked, small = from_coarse(options.coarse, scan, axis, options.coarse_form)
+        coarse = from_coarse(options.coarse, scan, axis, options.coarse_form)
     else:
-        asked = of_image(options.asked, scan)
-        axis = next((one.axis for one in asked if one.axis), axis)
+        coarse = Coarse(asked=of_image(options.asked, scan), left_out=0)
+        axis = next((one.axis for one in coarse.asked if one.axis), axis)
+    asked = coarse.asked
     if not asked:
         raise UsageError(f"expected a prompt for {path}, found none about it")
     asked = check_prompts(scan, asked, axis)
@@ -122,9 +124,9 @@ def _one(
         "slice_size_wh": list(scan.size(axis))[::-1],
         "window": {"policy": scan.intensity.policy, "low": scan.intensity.low,
                    "high": scan.intensity.high},
-        "warnings": list(scan.warnings),
+        "warnings": [*scan.warnings, *coarse.warnings],
         "prompts": [asdict(one) for one in asked],
-        "components_left_out": small,
+        "components_left_out": coarse.left_out,
         "format": form,
         "files": [str(target)],
     }  # fmt: skip
