@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,16 +11,16 @@ import typer
 if TYPE_CHECKING:
     from sammed_app.page.settings import PageSettings
 
-_HELP = """Look at a corpus, replay results and click in images: a page in the browser.
+_HELP = """Look at a corpus, replay results, click in images: a page in the browser.
 
-It answers on this machine alone unless --host says otherwise; then every visitor must show the
-token that is printed.
+It answers on this machine alone. With another --host each visitor must show
+the token that is printed.
 
 \b
 Examples:
   sammed app
   sammed app --corpus corpus --results results/001
-  sammed app --corpus demo/corpus --model mine=runs/001-sam-med2d/model.safetensors
+  sammed app --model mine=runs/001-sam-med2d/model.safetensors
   sammed app --host 0.0.0.0 --port 9000
 """
 
@@ -71,7 +72,8 @@ def page(
 
     settings = _settings(corpus, results, model, runs, exclude, host, port, asked=token)
     _say(settings)
-    serve(settings)
+    with suppress(KeyboardInterrupt):  # the way to stop it, not a failure
+        serve(settings)
 
 
 def _settings(
@@ -118,11 +120,18 @@ def _newest(results: Path) -> Path | None:
 
 
 def _say(settings: PageSettings) -> None:
+    from sammed_data.talk import answer, is_quiet
+
     shown = f"[{settings.host}]" if ":" in settings.host else settings.host
     address = f"http://{shown}:{settings.port}/"
     if settings.token:
         address += f"?token={settings.token}"
+    labels = [wanted.label for wanted in settings.models]
     for name in ("corpus", "results"):
         typer.echo(f"{name:8} {getattr(settings, name) or 'none'}")
-    typer.echo(f"{'models':8} {', '.join(w.label for w in settings.models) or 'none'}")
+    typer.echo(f"{'models':8} {', '.join(labels) or 'none'}")
     typer.echo(f"open     {address}\nstop     Ctrl-C")
+    if settings.token and is_quiet():
+        typer.echo(address, err=True)  # nobody could come in otherwise
+    plain = {"corpus": settings.corpus, "results": settings.results, "models": labels}
+    answer(plain | {"open": address})

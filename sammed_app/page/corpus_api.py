@@ -133,7 +133,7 @@ def _listed(library: Library, numbers: list[int]) -> list[dict[str, Any]]:
     """Rows of a page, read shard by shard without pixels."""
     places: dict[int, list[tuple[int, int]]] = {}
     for number in numbers:
-        shard, position = library.index.place(number)
+        shard, position = library.place(number)
         places.setdefault(shard, []).append((number, position))
     shown: dict[int, dict[str, Any]] = {}
     with library.lock:

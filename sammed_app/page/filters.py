@@ -80,7 +80,7 @@ class Finder:
             keep &= np.array([s.parent.name == asked.split for s in shards], bool)[rows["shard"]]
         if asked.organ:
             _code(organs(index), asked.organ, "organ")
-            keep &= _with_mask(index, np.isin(index.masks_M["structure"], _of_organ(index, asked)))
+            keep &= _with_mask(index, _of_structures(index, _of_organ(index, asked)))
         if asked.size:
             _code([name for _, name in SIZE_BINS], asked.size, "size")
             keep &= _with_mask(index, _of_size(index, asked.size))
@@ -110,7 +110,7 @@ class Finder:
             if text.lower() in f"{name} {index.about.get(name, ('',))[0]}".lower()
         ]
         if structures:
-            found |= _with_mask(index, np.isin(index.masks_M["structure"], structures))
+            found |= _with_mask(index, _of_structures(index, structures))
         return found
 
 
@@ -139,6 +139,13 @@ def _of_organ(index: CorpusIndex, asked: Filter) -> list[int]:
         for code, name in enumerate(index.names["structure"])
         if index.about.get(name, ("",))[0] == asked.organ
     ]
+
+
+def _of_structures(index: CorpusIndex, codes: Sequence[int]) -> NDArray[np.bool_]:
+    wanted = np.zeros(len(index.names["structure"]), bool)
+    wanted[list(codes)] = True
+    found: NDArray[np.bool_] = wanted[index.masks_M["structure"]]
+    return found
 
 
 def _of_size(index: CorpusIndex, size: str) -> NDArray[np.bool_]:

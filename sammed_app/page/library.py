@@ -7,6 +7,7 @@ from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sammed_app.page.flags import Flags
 from sammed_data.corpus import Corpus, Row
@@ -31,6 +32,7 @@ class Library:
         self._corpus = None if root is None else Corpus(root)
         self._index = None if self._corpus is None else open_index(self._corpus)
         self._flags = None if self._corpus is None else Flags(self._corpus, exclude)
+        self._starts = np.zeros(0, np.int64) if self._index is None else _starts(self._index)
         # A ParquetFile is not safe to share between threads.
         self._lock = threading.Lock()
         self._kept: OrderedDict[int, Row] = OrderedDict()
@@ -81,14 +83,26 @@ class Library:
         with self._lock:
             found = self._kept.get(number)
             if found is None:
-                found = self.corpus.at(*self.index.place(number))
+                found = self.corpus.at(*self.place(number))
                 self._kept[number] = found
                 if len(self._kept) > _KEPT_ROWS:
                     self._kept.popitem(last=False)
             self._kept.move_to_end(number)
         return found
 
+    def place(self, number: int) -> tuple[int, int]:
+        """(shard, position in it) of a row."""
+        shard = int(self.index.rows_N["shard"][number])
+        return shard, number - int(self._starts[shard])
+
     def number(self, sample_id: str) -> int | None:
         """The number of a row by its name, or None."""
         found = np.flatnonzero(self.index.rows_N["sample"] == name_hash(sample_id))
         return int(found[0]) if len(found) else None
+
+
+def _starts(index: CorpusIndex) -> NDArray[np.int64]:
+    """The first row of each shard; looked for once, not at every question."""
+    shards = np.ascontiguousarray(index.rows_N["shard"])
+    last = int(shards[-1]) if len(shards) else -1
+    return np.searchsorted(shards, np.arange(last + 1)).astype(np.int64)

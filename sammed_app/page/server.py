@@ -62,6 +62,7 @@ def server_of(settings: PageSettings) -> uvicorn.Server:
         server_header=False,
         limit_concurrency=64,
         timeout_keep_alive=10,
+        timeout_graceful_shutdown=3,
     )
     return uvicorn.Server(config)
 

@@ -27,6 +27,8 @@ async function show() {
     if (link.dataset.view === now.view) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
+  document.title = `sammed: ${now.view}`;
+  window.scrollTo(0, 0);
   const root = el("div", { class: "view" });
   const waiting = el("p", { class: "quiet waiting", role: "status" }, "Loading …");
   main.replaceChildren(waiting, root);

@@ -98,7 +98,7 @@ export async function mountReplay(root, route) {
     el("div", { class: "pair" }, panels.map((panel) => panel.place)),
   );
   at_(0);
-  await Promise.all(panels.map((panel) => panel.load()));
+  panels.forEach((panel) => panel.load());
   return {
     keys: {
       ArrowRight: ["next prompt", () => at_(shared.step + 1)],
