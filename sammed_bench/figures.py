@@ -116,7 +116,9 @@ def marker(number: int, x: float, y: float, paint: str, title: str = "") -> str:
         f'<path d="M{x:.1f} {y + 5:.1f}l5 -9h-10z"',
     )
     shape = f'{shapes[number % len(shapes)]} {paint} stroke="#222" stroke-width="0.7"'
-    return f"{shape}><title>{escape(title)}</title></" + shape[1:].split(" ", 1)[0] + ">"
+    if not title:
+        return f"{shape}/>"
+    return f"{shape}><title>{escape(title)}</title></{shape[1:].partition(' ')[0]}>"
 
 
 def _is_control(model: str, shown: Sequence[str]) -> bool:
