@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -77,20 +78,27 @@ def encode_mask(mask_HW: NDArray[np.bool_]) -> bytes:
 
 
 @stage("encode masks")
-def pack_part(inside: NDArray[Any], box_xyxy: tuple[int, int, int, int]) -> NDArray[np.uint8]:
-    """The pixels of a box as the bits they are in the rows of the whole mask."""
-    spare = box_xyxy[0] % 8
+def encode_parts(
+    parts: Sequence[tuple[NDArray[Any], tuple[int, int, int, int]]], shape_hw: tuple[int, int]
+) -> tuple[list[NDArray[np.uint8]], list[bytes]]:
+    """`encode_mask` of masks given by the pixels of their boxes: the rest is never touched.
+
+    Returns:
+        The pixels of each box as the bits they are in the rows of the whole mask, and the PNGs.
+    """
+    packed = [_pack(inside, box_xyxy[0] % 8) for inside, box_xyxy in parts]
+    return packed, [
+        _one_bit(bits, box[0] // 8, box[1], shape_hw)
+        for bits, (_, box) in zip(packed, parts, strict=True)
+    ]
+
+
+def _pack(inside: NDArray[Any], spare: int) -> NDArray[np.uint8]:
+    if not spare:
+        return np.packbits(inside, axis=1)
     bits = np.zeros((inside.shape[0], spare + inside.shape[1]), np.uint8)
     bits[:, spare:] = inside
     return np.packbits(bits, axis=1)
-
-
-@stage("encode masks")
-def encode_part(
-    packed: NDArray[np.uint8], box_xyxy: tuple[int, int, int, int], shape_hw: tuple[int, int]
-) -> bytes:
-    """`encode_mask` of a mask given by the bits of its box: the rest is never touched."""
-    return _one_bit(packed, box_xyxy[0] // 8, box_xyxy[1], shape_hw)
 
 
 def _one_bit(packed: NDArray[np.uint8], left: int, top: int, shape: tuple[int, ...]) -> bytes:

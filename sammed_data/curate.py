@@ -97,6 +97,16 @@ MASK_RULES: dict[str, Callable[[Part, str], str | None]] = {
     "covers-image": covers_image,
 }
 
+
+def broken_rule(part: Part, kind: str) -> tuple[str, str] | None:
+    """The first rule for masks that a mask breaks, and the reason."""
+    for name, rule in MASK_RULES.items():
+        reason = rule(part, kind)
+        if reason is not None:
+            return name, reason
+    return None
+
+
 # Every rule a rejection can name, with its level and meaning.
 RULES: dict[str, tuple[str, str]] = {
     "unpaired": ("case", "an image without label, or a label without image"),

@@ -11,13 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sammed_data import intensity
-from sammed_data.codecs import encode_image, encode_mask, encode_part, pack_part
+from sammed_data.codecs import encode_image, encode_mask, encode_parts
+from sammed_data.columns import Structs
 from sammed_data.corpus import SCHEMA_VERSION
 from sammed_data.masks import Part
 from sammed_data.plan import BuildOptions, DatasetPlan, Meaning, ShardPlan
 from sammed_data.privacy import Pseudonyms
+from sammed_data.row_text import RowText, mask_template, mask_text
 from sammed_data.shards import pixel_digest, row_digest
-from sammed_data.slices import Slice, plane_shape
+from sammed_data.slices import Slice, by_pixel, in_memory_order, plane_shape
 from sammed_data.sources import case_paths
 from sammed_data.splits import cluster_unit, group_key
 from sammed_data.types import Case, LabelVolume, Volume
@@ -51,6 +53,14 @@ class ReadCase:
     sources: list[dict[str, str]]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Known:
+    """What all masks of a raw label and layer share, and the text of it."""
+
+    same: dict[str, Any]
+    template: str
+
+
 class RowMaker:
     """Makes the rows of one case; what all its slices share is computed once."""
 
@@ -69,7 +79,7 @@ class RowMaker:
         deep = task.options.depth == 16 and volume.bits > 8 and grey
         self._depth = intensity.depth16(volume.array, ready.stats) if deep else None
         self._case_id = names.case(case.case_id)
-        self._meanings = {raw: asdict(m) for raw, m in task.dataset.meanings.items()}
+        self._known: dict[tuple[str, int], _Known] = {}
         self._label_sources = {
             str(path): i for i, (role, path) in enumerate(case_paths(case)) if role == "label"
         }
@@ -90,30 +100,32 @@ class RowMaker:
             "catalog_version": entry.version,
             "notes": list(dict.fromkeys((*volume.warnings, *ready.labels.warnings)))[:_MOST_NOTES],
         }
+        self._text = RowText(self._shared)
 
     def row(self, where: Slice, parts: list[Part]) -> dict[str, Any]:
         """One row: pixels, masks and where they come from."""
         options, labels = self._task.options, self._ready.labels
         array = self._ready.volume.array
         values = self._cutter.values(array, where)
-        image = self._intensity.to_uint8(values)
-        pixels = [pixel_digest(image)]
-        deep = self._depth.store(values) if self._depth else None
-        if deep is not None:
+        image = by_pixel(values, self._intensity.to_uint8)
+        pixels, image_png = [pixel_digest(image)], encode_image(image)  # while it is in the cache
+        deep_png = None
+        if self._depth is not None:
+            deep = by_pixel(values, self._depth.store)
             pixels.append(pixel_digest(deep))
+            deep_png = encode_image(deep)
         ignore = None
         if labels.ignore_ZYX is not None:
             ignore = self._cutter.labels(labels.ignore_ZYX, where)
         name = f"{self._shared['dataset']}--{self._case_id}--{where.axis}--{where.index:04d}"
         height, width = int(image.shape[0]), int(image.shape[1])
         spacing = self._cutter.spacing_yx_mm(where, plane_shape(array, where.axis), (height, width))
-        packed = [pack_part(part.inside, part.box_xyxy) for part in parts]
+        found = [(part.inside, part.box_xyxy) for part in parts]
+        packed, coded = encode_parts(found, parts[0].shape_hw)
+        known = [self._known_of(part) for part in parts]
         row: dict[str, Any] = self._shared | {
             "sample_id": name,
-            "image": {"bytes": encode_image(image), "path": None},
-            "image_u16": None if deep is None else {"bytes": encode_image(deep), "path": None},
-            "masks": [self._mask(part, bits) for part, bits in zip(parts, packed, strict=True)],
-            "ignore": None if ignore is None else {"bytes": encode_mask(ignore), "path": None},
+            "masks": _masks(parts, known, coded),
             "axis": where.axis,
             "orientation": "native" if where.axis == "native" else options.orientation,
             "slice_index": where.index,
@@ -123,7 +135,7 @@ class RowMaker:
             "width": width,
             "spacing_y_mm": None if spacing is None else spacing[0],
             "spacing_x_mm": None if spacing is None else spacing[1],
-            "intensity": self._record(values),
+            "intensity": self._record(in_memory_order(values)),
         }
         if self._cutter.resamples(where):
             row["notes"] = [*row["notes"], "resampled to square pixels"]
@@ -133,8 +145,14 @@ class RowMaker:
             row["annotated_structures"] = self._annotated(drawn)
         if ignore is not None:
             packed.append(np.packbits(ignore, axis=1))
-        row["content_sha256"] = row_digest(row, pixels, packed)
-        return row
+        texts = [mask_text(k.template, part) for k, part in zip(known, parts, strict=True)]
+        digest = row_digest(self._text.text(row, texts), pixels, packed)
+        return row | {
+            "image": {"bytes": image_png, "path": None},
+            "image_u16": None if deep_png is None else {"bytes": deep_png, "path": None},
+            "ignore": None if ignore is None else {"bytes": encode_mask(ignore), "path": None},
+            "content_sha256": digest,
+        }
 
     def _annotated(self, meanings: Mapping[str, Meaning]) -> list[str]:
         return sorted({m.structure for m in meanings.values() if m.kind != "ignore"})
@@ -154,23 +172,17 @@ class RowMaker:
             "u16_intercept": self._depth.intercept if self._depth else None,
         }
 
-    def _mask(self, part: Part, packed: NDArray[np.uint8]) -> dict[str, Any]:
-        labels = self._task.dataset.entry.labels
-        return self._meanings[part.raw] | {
-            "label": labels.get(part.raw, part.raw),
-            "instance": part.instance,
-            "annotator": part.annotator,
-            "n_components": part.n_components,
-            "raw_value": part.raw,
-            "source_index": self._source_index(part),
-            "area_px": part.area_px,
-            "box_xyxy": list(part.box_xyxy),
-            "touches_border": part.touches_border,
-            "mask": {
-                "bytes": encode_part(packed, part.box_xyxy, part.shape_hw),
-                "path": None,
-            },
-        }
+    def _known_of(self, part: Part) -> _Known:
+        key = (part.raw, part.layer)
+        if key not in self._known:
+            labels = self._task.dataset.entry.labels
+            same = asdict(self._task.dataset.meanings[part.raw]) | {
+                "label": labels.get(part.raw, part.raw),
+                "raw_value": part.raw,
+                "source_index": self._source_index(part),
+            }
+            self._known[key] = _Known(same=same, template=mask_template(same))
+        return self._known[key]
 
     def _source_index(self, part: Part) -> int | None:
         """Position in ``sources``; None where layers and label files do not correspond."""
@@ -180,3 +192,20 @@ class RowMaker:
         if len(files) != len(self._ready.labels.layers):
             return None
         return self._label_sources[str(files[part.layer].path)]
+
+
+def _masks(parts: list[Part], known: list[_Known], coded: list[bytes]) -> Structs:
+    names = known[0].same
+    shared = zip(*(k.same.values() for k in known), strict=True)
+    return Structs(
+        dict(zip(names, shared, strict=True))
+        | {
+            "instance": [p.instance for p in parts],
+            "annotator": [p.annotator for p in parts],
+            "n_components": [p.n_components for p in parts],
+            "area_px": [p.area_px for p in parts],
+            "box_xyxy": [p.box_xyxy for p in parts],
+            "touches_border": [p.touches_border for p in parts],
+            "mask": Structs({"bytes": coded, "path": [None] * len(coded)}),
+        }
+    )

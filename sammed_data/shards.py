@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -55,17 +56,19 @@ def _feature(kind: pa.DataType, name: str = "") -> Any:
     return {"dtype": names.get(kind, str(kind)), "_type": "Value"}
 
 
+@cache
 def schema_with_features() -> pa.Schema:
     """SCHEMA with the `huggingface` description, so that plain load_dataset shows images."""
     features = {field.name: _feature(field.type, field.name) for field in SCHEMA}
     return SCHEMA.with_metadata({"huggingface": json.dumps({"info": {"features": features}})})
 
 
-def _leaf_columns() -> list[str]:
+@cache
+def _leaf_columns() -> tuple[str, ...]:
     empty = pa.BufferOutputStream()
     pq.write_table(columns.table([], SCHEMA), empty)
     schema = pq.ParquetFile(pa.BufferReader(empty.getvalue())).schema
-    return [schema.column(i).path for i in range(len(schema))]
+    return tuple(schema.column(i).path for i in range(len(schema)))
 
 
 @stage("content digest")
@@ -77,23 +80,16 @@ def pixel_digest(array: NDArray[Any]) -> str:
 
 
 @stage("content digest")
-def row_digest(
-    row: dict[str, Any], pixels: Sequence[str], packed: Iterable[NDArray[np.uint8]]
-) -> str:
+def row_digest(text: str, pixels: Sequence[str], packed: Iterable[NDArray[np.uint8]]) -> str:
     """SHA-256 over metadata, decoded pixels and masks; independent of how PNG bytes were made.
 
     Args:
-        row: its boxes say where the masks lie.
+        text: the metadata by `row_text`; its boxes say where the masks lie.
         pixels: `pixel_digest` of each stored image.
-        packed: each mask by `codecs.pack_part`, then the plane to ignore as bits, if any.
+        packed: each mask's bits by `codecs.encode_parts`, then the plane to ignore, if any.
     """
-    meta = {k: v for k, v in row.items() if k not in (*_PIXEL_COLUMNS, "content_sha256")}
-    meta["masks"] = [{k: v for k, v in m.items() if k != "mask"} for m in row["masks"]]
-    # Which archive a file was read from is no part of what the row is.
-    meta["sources"] = [
-        s | {"member": s["member"].partition("in ")[0].strip()} for s in row["sources"]
-    ]
-    found = hashlib.sha256(json.dumps([meta, *pixels], sort_keys=True).encode())
+    whole = ", ".join([text, *map(json.dumps, pixels)])
+    found = hashlib.sha256(f"[{whole}]".encode())
     for bits in packed:
         found.update(bits.data)
     return found.hexdigest()
@@ -122,7 +118,7 @@ class ShardWriter:
 
     def add(self, row: dict[str, Any]) -> None:
         """Queue one row; writes a row group when it is full."""
-        size = len(row["image"]["bytes"]) + sum(len(m["mask"]["bytes"]) for m in row["masks"])
+        size = len(row["image"]["bytes"]) + _mask_bytes(row["masks"])
         size += len(row["image_u16"]["bytes"]) if row["image_u16"] else 0
         if self._rows and (self._bytes + size > GROUP_BYTES or len(self._rows) >= ROWS_PER_GROUP):
             self._flush()
@@ -158,6 +154,12 @@ class ShardWriter:
     def abandon(self) -> None:
         """Close without finishing; the caller removes the file."""
         self._writer.close()
+
+
+def _mask_bytes(masks: columns.Structs | Sequence[dict[str, Any]]) -> int:
+    if isinstance(masks, columns.Structs) and isinstance(masks.fields["mask"], columns.Structs):
+        return sum(map(len, masks.fields["mask"].fields["bytes"]))
+    return sum(len(m["mask"]["bytes"]) for m in masks)
 
 
 def write_rejections(path: Path, rejections: Sequence[Rejection]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -101,6 +101,15 @@ def straight(plane: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(cv2.flip(plane[steps], code))
 
 
+def by_pixel(plane: NDArray[Any], change: Callable[[NDArray[Any]], NDArray[Any]]) -> NDArray[Any]:
+    """What a function of single pixels makes of a plane, contiguous.
+
+    A flipped view is changed as it lies in memory and turned then, when it is bytes.
+    """
+    steps = tuple(slice(None, None, -1 if stride < 0 else 1) for stride in plane.strides[:2])
+    return straight(change(plane[steps])[steps])
+
+
 @dataclass(frozen=True, kw_only=True)
 class Cutter:
     """How planes become the stored ones.
@@ -124,13 +133,16 @@ class Cutter:
         )
 
     def values(self, array: NDArray[Any], where: Slice) -> NDArray[Any]:
-        """A plane of the image; linear between pixels where it is resampled."""
-        plane = straight(cut(array, where.axis, where.index, self.orientation))
+        """A plane of the image, maybe a flipped view; linear between pixels where resampled."""
+        plane = cut(array, where.axis, where.index, self.orientation)
         height, width = self._size(plane, where)
         if (height, width) == plane.shape[:2]:
-            return plane
+            # Columns that lie far apart are gathered once, not by everyone who looks at them.
+            near = plane.ndim > 2 or abs(plane.strides[1]) == plane.itemsize
+            return plane if near else straight(plane)
         import cv2
 
+        plane = straight(plane)
         known = plane.dtype in (np.uint8, np.int16, np.uint16, np.float32)
         plain = plane if known else plane.astype(np.float32)
         return np.asarray(cv2.resize(plain, (width, height), interpolation=cv2.INTER_LINEAR))

@@ -14,7 +14,7 @@ import numpy as np
 
 from sammed_data import intensity
 from sammed_data.audit.fingerprints import CaseMark, mark_case
-from sammed_data.curate import CASE_RULES, MASK_RULES, RULES, burned_in, two_valued
+from sammed_data.curate import CASE_RULES, RULES, broken_rule, burned_in, two_valued
 from sammed_data.encodings import pair_on_grid, read_labels
 from sammed_data.engine import fail_point, stop_if_asked
 from sammed_data.masks import SPLIT_KINDS, Part, Plan, plane_masks
@@ -245,6 +245,7 @@ def _rows(
     plan = _mask_plan(task)
     maker = RowMaker(ready, task, names)
     maps = [layer.array_ZYX for layer in ready.labels.layers]
+    kinds = {raw: meaning.kind for raw, meaning in task.dataset.meanings.items()}
 
     def reject(level: str, rule: str, count: int, where: Slice | None, **more: str) -> Rejection:
         return Rejection(
@@ -277,7 +278,7 @@ def _rows(
                 yield reject("mask", "small-part", count, where, label=raw)
             kept: list[Part] = []
             for part in found.parts:
-                broken = _broken_rule(part, task.dataset.meanings[part.raw].kind)
+                broken = broken_rule(part, kinds[part.raw])
                 if broken is None:
                     kept.append(part)
                 else:
@@ -286,11 +287,3 @@ def _rows(
                 yield maker.row(where, kept)
             else:
                 yield reject("image", "no-mask-left", 1, where)
-
-
-def _broken_rule(part: Part, kind: str) -> tuple[str, str] | None:
-    for name, rule in MASK_RULES.items():
-        reason = rule(part, kind)
-        if reason is not None:
-            return name, reason
-    return None

@@ -1,0 +1,74 @@
+"""The metadata of a row as the text its digest is taken over: `json.dumps` with sorted keys.
+
+Nearly all of that text is the same for every mask of a label and every row of a case, so it is made
+once for them: a tenth of the time of encoding 13,000 dicts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sammed_data.masks import Part
+
+#: What two masks of one label and one layer can differ in.
+CHANGING = {
+    "instance": "%d",
+    "annotator": "%d",
+    "n_components": "%d",
+    "area_px": "%d",
+    "box_xyxy": "[%d, %d, %d, %d]",
+    "touches_border": "%s",
+}
+_dumps = json.JSONEncoder(sort_keys=True).encode
+
+
+def mask_template(same: Mapping[str, Any]) -> str:
+    """A format for :func:`mask_text`: what masks share stands in it already."""
+    texts = {key: _dumps(value).replace("%", "%%") for key, value in same.items()} | CHANGING
+    return "{" + ", ".join(f'"{key}": {texts[key]}' for key in sorted(texts)) + "}"
+
+
+def mask_text(template: str, part: Part) -> str:
+    """One mask; the values come in the order of their sorted names."""
+    return template % (
+        part.annotator,
+        part.area_px,
+        *part.box_xyxy,
+        part.instance,
+        part.n_components,
+        "true" if part.touches_border else "false",
+    )
+
+
+class RowText:
+    """Texts of the rows of one case."""
+
+    def __init__(self, shared: Mapping[str, Any]) -> None:
+        """``shared``: what the rows have in common; a row may still say otherwise."""
+        self._shared = {
+            key: (value, _dumps(_digested(key, value))) for key, value in shared.items()
+        }
+
+    def text(self, row: Mapping[str, Any], masks: Sequence[str]) -> str:
+        """A row without pixels; ``masks``: of each mask by :func:`mask_text`."""
+        found = []
+        for key in sorted(row):
+            value = row[key]
+            kept = self._shared.get(key)
+            if key == "masks":
+                said = f"[{', '.join(masks)}]"
+            elif kept is not None and kept[0] is value:
+                said = kept[1]
+            else:
+                said = _dumps(_digested(key, value))
+            found.append(f'"{key}": {said}')
+        return "{" + ", ".join(found) + "}"
+
+
+def _digested(key: str, value: Any) -> Any:
+    """Which archive a file was read from is no part of what the row is."""
+    if key != "sources":
+        return value
+    return [s | {"member": s["member"].partition("in ")[0].strip()} for s in value]
