@@ -137,8 +137,8 @@ function nearby(plane, { width, height }) {
     x0 = Math.min(x0, x); x1 = Math.max(x1, x + 1);
     y0 = Math.min(y0, y); y1 = Math.max(y1, y + 1);
   }
-  const half = Math.max(1.6 * (x1 - x0), 1.6 * (y1 - y0), 24);
-  if (2 * half > 0.7 * Math.max(width, height)) return null;
+  const half = Math.max(1.2 * (x1 - x0), 1.2 * (y1 - y0), 20);
+  if (2 * half > 0.8 * Math.max(width, height)) return null;
   const [cx, cy] = [(x0 + x1) / 2, (y0 + y1) / 2];
   return [Math.max(0, Math.floor(cx - half)), Math.max(0, Math.floor(cy - half)),
     Math.min(width, Math.ceil(cx + half)), Math.min(height, Math.ceil(cy + half))];
