@@ -1,8 +1,9 @@
-"""Shared fixtures: the samples folder (absent on a user's machine), and the slow switch."""
+"""Shared fixtures: the samples folder (absent on a user's machine), a browser, the slow switch."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -35,3 +36,17 @@ def samples() -> Path:
     if not SAMPLES.is_dir():
         pytest.skip(f"real sample images are not at {SAMPLES}")
     return SAMPLES
+
+
+@pytest.fixture(scope="session")
+def chrome():
+    """A headless browser, one a process (two at once do not go together); or a skip, and why."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = next(filter(None, map(shutil.which, names)), None)
+    if found is None:
+        pytest.skip("no chromium here: apt-get install chromium")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield browser
+        browser.close()

@@ -6,7 +6,6 @@ request to another host. Without chromium or playwright the tests are skipped wi
 
 from __future__ import annotations
 
-import shutil
 import socket
 import threading
 import time
@@ -14,12 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
 from sammed_app.page.settings import PageSettings
 
 SIZE = {"width": 1280, "height": 800}
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,19 +87,6 @@ def serving(settings: PageSettings):
     finally:
         server.should_exit = True
         thread.join(timeout=10)
-
-
-@contextmanager
-def chromium():
-    """A headless browser, or a skip with the reason."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    found = next(filter(None, map(shutil.which, CHROMIUM)), None)
-    if found is None:
-        pytest.skip("no chromium here: apt-get install chromium")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @contextmanager

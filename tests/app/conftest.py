@@ -1,4 +1,4 @@
-"""Fixtures of the page: one phantom world and one browser a process, a server a test module."""
+"""Fixtures of the page: one phantom world a process, a server a test module (browser: tests/)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from browser import World, chromium, free_port, make_world, serving, watched
+from browser import World, free_port, make_world, serving, watched
 
 from sammed_app.page.settings import PageSettings
 
@@ -17,12 +17,6 @@ from sammed_app.page.settings import PageSettings
 @pytest.fixture(scope="session")
 def world(tmp_path_factory) -> World:
     return make_world(tmp_path_factory.mktemp("world"))
-
-
-@pytest.fixture(scope="session")
-def chrome():
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture

@@ -142,7 +142,7 @@ def test_bars_are_valid_and_controls_pale():
     chart = bar_chart([r for r in rows if r["view"] == "all"], ["ft-sam", "ft-sam-permuted", "sam"])
     root = ElementTree.fromstring(chart)
     bars = {
-        r[0].text.split(',')[0]: r for r in root.iter("{http://www.w3.org/2000/svg}rect") if len(r)
+        r[0].text.split(",")[0]: r for r in root.iter("{http://www.w3.org/2000/svg}rect") if len(r)
     }
     assert bars["ft-sam"].get("fill") == bars["ft-sam-permuted"].get("fill")
     assert bars["ft-sam"].get("fill-opacity") is None
