@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sammed_bench import cli_compare, cli_merge, cli_suite
+from sammed_bench import cli_compare, cli_merge, cli_suite, cli_verify
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,6 +32,7 @@ def register(app: typer.Typer) -> None:
     bench.callback(invoke_without_command=True, help=_EXAMPLES)(_bench)
     cli_suite.register(bench)
     cli_merge.register(bench)
+    cli_verify.register(bench)
     app.add_typer(bench, name="bench")
     app.command("report")(_report)
     cli_compare.register(app)
