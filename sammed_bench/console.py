@@ -21,7 +21,7 @@ _ENDLESS = 10_000
 # What a short line does without, the first one first; the report has everything.
 _SPARE = (
     *("datasets", "dice_over_datasets", "modalities", "dice_over_modalities", "left_out"),
-    *("recipe", "effect", "p", "median", "iou"),
+    *("recipe", "effect", "p", "median", "iou", "unit", "seen"),
     *("patients", "what", "failed", "masks"),
 )
 

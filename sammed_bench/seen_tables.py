@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sammed_bench.contamination import IN_SAMPLE, NOT_SEEN, OVERLAPPING, UNKNOWN
+from sammed_bench.contamination import IN_SAMPLE, NOT_SEEN, OVERLAPPING, SEEN, UNKNOWN
 from sammed_bench.tables import TRIVIAL, Table
 
 if TYPE_CHECKING:
@@ -98,10 +99,19 @@ def grouped(states: Mapping[str, str]) -> str:
     return "; ".join(f"{state}: {', '.join(names)}" for state, names in found.items())
 
 
+def _counted(states: Iterable[str]) -> str:
+    """The state that all share, else how many datasets have which."""
+    found = Counter(states)
+    if len(found) == 1:
+        return next(iter(found))
+    said = ", ".join(f"{found[s]} {s}" for s in (SEEN, NOT_SEEN, UNKNOWN) if found[s])
+    return f"{said} (datasets)"
+
+
 def with_seen(table: Table, records: Sequence[Mapping[str, Any]], models: Sequence[str]) -> Table:
     """A long table with a column ``seen`` behind ``model``: seen, not seen or unknown.
 
-    A line over several datasets says which state each has, if they differ.
+    A line over several datasets says how many have which state, if they differ.
 
     Args:
         table: ``overall`` or ``dataset``.
@@ -119,7 +129,7 @@ def with_seen(table: Table, records: Sequence[Mapping[str, Any]], models: Sequen
         states = within.get((row["model"], row["set"]), {})
         if "dataset" in row:
             return states.get(row["dataset"], UNKNOWN)
-        return grouped(states) if states else UNKNOWN
+        return _counted(states.values()) if states else UNKNOWN
 
     place = table.columns.index("model") + 1
     columns = (*table.columns[:place], "seen", *table.columns[place:])

@@ -190,7 +190,7 @@ def test_contamination_and_clusters_stand_in_the_tables(written):
     _, _, made = written
     by_name = {table.name: table for table in made.long}
     overall = {(r["set"], r["model"]): r for r in by_name["overall"].rows}
-    assert overall["test", "sam"]["seen"] == "seen: alpha; not seen: beta"
+    assert overall["test", "sam"]["seen"] == "1 seen, 1 not seen (datasets)"
     assert overall["held_out", "sam"]["seen"] == "unknown"
     assert overall["test", "oracle"]["seen"] is None
     assert overall["test", "sam"]["unit"] == "patient"
