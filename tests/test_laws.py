@@ -12,7 +12,17 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # A room may import itself and the rooms below it.
 ROOMS = ["sammed_data", "sammed_model", "sammed_bench", "sammed_app"]
-HEAVY = ["torch", "pandas", "datasets", "SimpleITK", "matplotlib", "ray", "nibabel", "pydicom"]
+HEAVY = [
+    "torch",
+    "pandas",
+    "datasets",
+    "SimpleITK",
+    "matplotlib",
+    "ray",
+    "nibabel",
+    "pydicom",
+    "fastapi",
+]
 # A GPU machine need not have these: training and benchmark read the corpus through pyarrow.
 NOT_ON_GPU = ["SimpleITK", "nibabel", "pydicom", "highdicom", "datasets", "pydantic"]
 

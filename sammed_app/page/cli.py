@@ -32,7 +32,8 @@ def register(app: typer.Typer) -> None:
 
 def page(
     corpus: Annotated[
-        Path | None, typer.Option(help="Built corpus.", show_default="corpus, if it is there")
+        Path | None,
+        typer.Option(help="Built corpus.", show_default="that of the results, or ./corpus"),
     ] = None,
     results: Annotated[
         Path | None,
@@ -93,9 +94,8 @@ def _settings(
     from sammed_bench.choose import choose, finished_runs
     from sammed_data.types import UsageError
 
-    if corpus is None and (Path("corpus") / "manifest.json").is_file():
-        corpus = Path("corpus")
     results = results or _newest(Path("results"))
+    corpus = corpus or _scored(results)
     models = choose(model or [], runs) if model or finished_runs(runs) else []
     if corpus is None and results is None and not models:
         raise UsageError(
@@ -117,6 +117,18 @@ def _settings(
 def _newest(results: Path) -> Path | None:
     found = [p for p in results.glob("*") if p.name.isdigit() and (p / "bench.json").is_file()]
     return max(found, key=lambda p: int(p.name), default=None)
+
+
+def _scored(results: Path | None) -> Path | None:
+    """The corpus here, else the one that the results say they are about."""
+    import json
+
+    found = [Path("corpus")]
+    if results is not None and (results / "bench.json").is_file():
+        record = json.loads((results / "bench.json").read_text(encoding="utf-8"))
+        said = str(record.get("settings", {}).get("corpus") or "corpus")
+        found = [Path(said), results.absolute().parent.parent / said, *found]
+    return next((path for path in found if (path / "manifest.json").is_file()), None)
 
 
 def _say(settings: PageSettings) -> None:

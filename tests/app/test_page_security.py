@@ -9,7 +9,7 @@ import socket
 from dataclasses import replace
 
 import pytest
-from browser import serving
+from browser import serving, until
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
@@ -285,6 +285,21 @@ def test_off_loopback_everything_asks_for_the_token(settings, caplog):
     assert [line for line in said if line.startswith("refused GET /: 401")]
 
 
+def test_the_printed_address_opens_everything_in_a_browser(open_page, settings):
+    page, base = open_page(replace(settings, token=TOKEN))
+    page.goto(f"{base}/?token={TOKEN}")
+    page.wait_for_selector("a.card")
+    assert TOKEN not in page.url
+    until(page, "document.querySelector('a.card img').naturalWidth > 0")
+    page.goto(f"{base}/#/corpus/row/0")
+    page.fill("#reason", "a reason")
+    page.click("#flag")
+    page.wait_for_selector("#unflag")
+    page.goto(f"{base}/#/results/report")
+    assert page.frame_locator("iframe.report").locator("h1").inner_text() == "Benchmark"
+    assert TOKEN not in page.evaluate("document.cookie")
+
+
 def test_refusals_are_one_line_each_whatever_the_path(raw, caplog):
     raw(_get(b"/%0d%0arefused%20GET%20/fake%1b[2J..%2f"))
     lines = [r.getMessage() for r in caplog.records if r.name == "sammed.page"]
@@ -322,3 +337,31 @@ def test_nothing_to_show_is_a_sentence(tmp_path, monkeypatch):
     result = CliRunner().invoke(sammed.app, ["app"])
     assert isinstance(result.exception, UsageError)
     assert "sammed demo" in str(result.exception)
+
+
+def test_without_the_extra_the_verb_says_how_to_get_it(monkeypatch):
+    import sys
+
+    from typer.testing import CliRunner
+
+    import sammed
+
+    monkeypatch.setitem(sys.modules, "fastapi", None)
+    result = CliRunner().invoke(sammed.app, ["app"])
+    assert isinstance(result.exception, UsageError)
+    assert "pip install 'sammed[app]'" in str(result.exception)
+
+
+def test_results_alone_find_the_corpus_they_are_about(tmp_path, monkeypatch, world):
+    from typer.testing import CliRunner
+
+    import sammed
+    from sammed_app.page import server
+
+    served = []
+    monkeypatch.setattr(server, "serve", served.append)
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(sammed.app, ["app", "--results", str(world.results), "--json"])
+    assert result.exit_code == 0, result.output
+    assert served[0].corpus == world.corpus
+    assert json.loads(result.stdout)["open"] == "http://127.0.0.1:8765/"

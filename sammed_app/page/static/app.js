@@ -21,6 +21,7 @@ function route() {
 async function show() {
   const now = route();
   const mine = ++turn;
+  const held = main.contains(document.activeElement) ? document.activeElement.id : "";
   shown?.close?.();
   shown = null;
   for (const link of document.querySelectorAll("header a[data-view]")) {
@@ -35,8 +36,10 @@ async function show() {
   try {
     const module = await import(VIEWS[now.view]);
     const made = await module.mount(root, now);
-    if (mine === turn) shown = made ?? {};
-    else made?.close?.();
+    if (mine !== turn) return made?.close?.();
+    shown = made ?? {};
+    // A field that was changed keeps the keyboard in the view that came of it.
+    if (held && document.activeElement === document.body) document.getElementById(held)?.focus();
   } catch (error) {
     if (mine === turn) root.replaceChildren(el("p", { class: "failed", role: "alert" }, error.message));
   } finally {
