@@ -7,10 +7,12 @@ another tab waits for it too. Long work (following through a volume) gives way t
 from __future__ import annotations
 
 import logging
+import os
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -25,6 +27,7 @@ from sammed_model.predictor import SammedPredictor
 from sammed_model.sam import SamModel
 
 _FAILED_KEPT = 64
+_NICE = 5
 STORE_BYTES = 512 << 20
 State = Literal["none", "waiting", "loading", "encoding", "ready", "failed"]
 #: Gives the model and the picture to encode; runs on the thread.
@@ -175,6 +178,7 @@ class Worker:
         self._changed.notify_all()
 
     def _loop(self) -> None:
+        _behind_the_page()
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._closed or self._slices or self._jobs)
@@ -221,6 +225,13 @@ class Worker:
             self._failed[key] = said
             while len(self._failed) > _FAILED_KEPT:
                 self._failed.popitem(last=False)
+
+
+def _behind_the_page() -> None:
+    """This thread, and those that torch starts from it, wait for whoever answers a click."""
+    if sys.platform == "linux":  # elsewhere a priority is that of the whole process
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
 
 
 def _run(job: Job) -> None:

@@ -255,7 +255,8 @@ class View {
     }
     if (about.windows) boxes.push(choice("modality", "Modality", ["CT", "MR", "PET"], look.modality, change("modality"), about.modality || "not said"));
     this.parts.settings.replaceChildren(...boxes);
-    if (about.warnings.length) this.parts.settings.append(el("p", { class: "quiet" }, about.warnings.join("; ")));
+    const hints = about.warnings.filter((text) => !(look.modality && text.includes("choose CT")));
+    if (hints.length) this.parts.settings.append(el("p", { class: "quiet" }, hints.join("; ")));
   }
 
   async setLook(key, given) {
