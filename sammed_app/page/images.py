@@ -145,7 +145,8 @@ class Inbox:
         self._folder = tempfile.TemporaryDirectory(prefix="sammed-page-")
         self.folder = Path(self._folder.name)
         self._dropped = self.folder / "dropped"
-        self._names: dict[Path, str] = {}
+        self._names: set[Path] = set()
+        self._taken = 0
         self._dropped.mkdir()
 
     def close(self) -> None:
@@ -168,12 +169,21 @@ class Inbox:
         path = self._dropped / name[-_LONGEST_NAME:]
         if path in self._names:
             path = path.with_name(f"{len(self._names)}_{path.name}")
-        self._names[path] = name
+        self._names.add(path)
         return path
 
-    def room(self) -> int:
-        """Bytes that may still be dropped."""
-        return self.most_bytes - sum(p.stat().st_size for p in self._names if p.is_file())
+    def take(self, size: int) -> None:
+        """Count bytes that were dropped.
+
+        Raises:
+            UsageError: more than a session may drop.
+        """
+        self._taken += size
+        if self._taken > self.most_bytes:
+            raise UsageError(
+                f"expected files of at most {self.most_bytes:,} bytes together, found more: drop "
+                "one image"
+            )
 
     def open(self, channel: int | None = None) -> DroppedImage:
         """Read what was dropped: one file, one series, or a zip with one of them.
@@ -189,7 +199,7 @@ class Inbox:
             return DroppedImage(key, replace(scan, path=path))
 
     def _image(self) -> Path:
-        dropped = [p for p in self._names if p.is_file()]
+        dropped = sorted(p for p in self._names if p.is_file())
         if not dropped:
             raise UsageError("expected a file to open, found none: drop one on the page")
         for path in dropped:

@@ -122,7 +122,7 @@ def router(settings: PageSettings, library: Library) -> APIRouter:
 
     routes = APIRouter(lifespan=life)
     _tabs(routes, sessions, weights)
-    _files(routes, sessions, library, settings)
+    _files(routes, sessions, library)
     _slices(routes, sessions)
     _prompts(routes, sessions, decoder)
     _following(routes, sessions)
@@ -146,23 +146,18 @@ def _tabs(routes: APIRouter, sessions: Sessions, weights: Weights) -> None:
         return sessions.get(name).state()
 
 
-def _files(routes: APIRouter, sessions: Sessions, library: Library, settings: PageSettings) -> None:
+def _files(routes: APIRouter, sessions: Sessions, library: Library) -> None:
     @routes.post("/upload")
     async def upload(
         request: Request, session: _Name, name: Annotated[str, Query(max_length=400)]
     ) -> dict[str, Any]:
         inbox = sessions.get(session).incoming
-        path, room = inbox.place(name), min(inbox.room(), settings.upload_bytes)
+        path = inbox.place(name)
         whole = False
         try:
             with path.open("wb") as target:
                 async for chunk in request.stream():
-                    room -= len(chunk)
-                    if room < 0:
-                        raise UsageError(
-                            f"expected files of at most {settings.upload_bytes:,} bytes each and "
-                            f"{inbox.most_bytes:,} together, found more in {name!r}"
-                        )
+                    inbox.take(len(chunk))
                     target.write(chunk)
             whole = True
         finally:

@@ -95,7 +95,9 @@ def test_what_grows_beyond_the_limit_is_refused():
     inbox = Inbox(most_bytes=4000)
     with pytest.raises(ReadError, match="the zip declares 1 of 5,000"):
         _put(inbox, {"a.zip": zipped({"a.nii": bytes(5000)})}).open()
-    assert inbox.room() < 4000
+    inbox.take(3000)
+    with pytest.raises(UsageError, match="drop one image"):
+        inbox.take(1001)
     inbox.close()
 
 

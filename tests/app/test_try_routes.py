@@ -225,3 +225,23 @@ def test_names_sizes_and_coordinates_are_checked_at_the_door(tab, caplog):
     other = tab.call("POST", tab.at("want"), FLAT | {"model": "tinny"}, 400)
     assert "'tiny'" in other["error"]
     assert "click in the image" in tab.call("GET", tab.at("export?form=nifti"), status=400)["error"]
+
+
+def test_windows_change_the_picture_and_a_channel_is_asked_for(tab, tmp_path):
+    values = np.where(ball_ijk(), 60, -950).astype(np.int16)
+    values[:5] = 900
+    about = tab.drop({"ct.nii": nifti(tmp_path / "ct.nii", values, oblique_flipped())})
+    assert about["windows"]
+    assert "choose CT" in about["warnings"][0]
+    query = "slice.png?axis=axial&index=13&policy={}&modality=CT"
+    shown = {p: tab.raw("GET", tab.at(query.format(p)))[2] for p in ("auto", "ct-lung", "-10,70")}
+    assert len(set(shown.values())) == 3
+    assert tab.raw("GET", tab.at(query.format("9,3")))[0] == 400
+    both = np.stack([values, values[::-1]], axis=-1)
+    refused = tab.drop({"two.nii": nifti(tmp_path / "two.nii", both, oblique_flipped())}, 422)
+    assert "2 channels" in refused["error"]
+    assert tab.call("POST", tab.at("open"), {"channel": 1})["name"] == "two.nii"
+    look = {"model": "tiny", "axis": "axial", "index": 13}
+    tab.ask(look, box=[3, 3, 12, 12])
+    (tmp_path / "back.nii.gz").write_bytes(tab.export("nifti")[1])
+    assert nib.load(tmp_path / "back.nii.gz").shape == values.shape

@@ -57,7 +57,7 @@ export class Tab {
 
   // --- opening ---
 
-  async openFiles(files, tell, channel = null) {
+  async sendFiles(files, tell) {
     await this.begin();
     await send(this.at("drop"), {});
     for (const [i, file] of files.entries()) {
@@ -66,7 +66,6 @@ export class Tab {
       await upload(`try/upload?${query}`, file);
     }
     tell("reading");
-    await this.open({ channel });
   }
 
   async open(what) {

@@ -135,9 +135,21 @@ class View {
     this.guard(this.openFiles(files));
   }
 
-  async openFiles(files, channel = null) {
+  async openSent() {
     try {
-      await tab.openFiles(files, (text) => (this.parts.state.textContent = text), channel);
+      await tab.open({});
+    } catch (error) {
+      if (!/\bchannel/.test(error.message)) throw error; // 4D: the user says which part
+      const channel = prompt(`${error.message.split(";")[0]}. Which channel, from 0?`, "0");
+      if (channel === null) throw error;
+      await tab.open({ channel: Number(channel) });
+    }
+  }
+
+  async openFiles(files) {
+    try {
+      await tab.sendFiles(files, (text) => (this.parts.state.textContent = text));
+      await this.openSent();
     } finally {
       this.refresh();
     }
