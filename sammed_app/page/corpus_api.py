@@ -87,7 +87,9 @@ def router(library: Library) -> APIRouter:
     def masks(number: int) -> dict[str, Any]:
         own = library.row(number)
         planes = [np.asarray(mask.mask_HW, bool) for mask in own.masks]
-        return {"height": own.height, "width": own.width, "runs": [runs(p) for p in planes]}
+        ignored = None if own.ignore_HW is None else runs(np.asarray(own.ignore_HW, bool))
+        found = {"height": own.height, "width": own.width, "ignore": ignored}
+        return found | {"runs": [runs(plane) for plane in planes]}
 
     @routes.post("/rows/{number}/flag")
     def flag(number: int, said: Flag) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import json
 import math
 import re
 import threading
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
@@ -40,6 +41,7 @@ class Results:
         self._lock = threading.Lock()
         self._scores: ScoresTable | None = None
         self._replayer: Replayer | None = None
+        self._cases: tuple[int, list[dict[str, Any]]] | None = None
         self.root = settings.results
 
     @property
@@ -81,18 +83,19 @@ class Results:
         path = self.root / "gallery" / "gallery.json"
         if not path.is_file():
             return []
-        try:
-            found: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as err:
-            raise CorpusError(f"expected the gallery in {path}, found {err}") from err
-        return found
+        changed = path.stat().st_mtime_ns
+        if self._cases is None or self._cases[0] != changed:
+            try:
+                self._cases = (changed, json.loads(path.read_text(encoding="utf-8")))
+            except ValueError as err:
+                raise CorpusError(f"expected the gallery in {path}, found {err}") from err
+        return self._cases[1]
 
-    def report(self) -> bytes | None:
-        """The page that ``sammed bench`` left, or None."""
+    def report(self) -> Path:
+        """Where the page lies that ``sammed bench`` left, if it did."""
         _ = self.scores
         assert self.root is not None  # noqa: S101 - as above
-        path = self.root / "report" / "report.html"
-        return path.read_bytes() if path.is_file() else None
+        return self.root / "report" / "report.html"
 
 
 def router(settings: PageSettings, library: Library) -> APIRouter:
@@ -107,7 +110,7 @@ def router(settings: PageSettings, library: Library) -> APIRouter:
         return {name: scores.names[name] for name in FACETS} | {
             "root": str(results.root),
             "rows": len(scores),
-            "report": results.report() is not None,
+            "report": results.report().is_file(),
             "notes": record.get("notes", []),
             "finished": record.get("finished", ""),
             "protocol": record["conditions"]["protocol"]["name"],
@@ -177,10 +180,11 @@ def router(settings: PageSettings, library: Library) -> APIRouter:
     return routes
 
 
-def _report(page: bytes | None) -> Response:
+def _report(path: Path) -> Response:
     """The report in a frame of its own: it may run its own script and reach nothing."""
-    if page is None:
-        return HTMLResponse("<!doctype html><p>No report: run <code>sammed report</code>.</p>")
+    if not path.is_file():
+        raise UsageError(f"no report at {path}: run `sammed report {path.parent.parent}`")
+    page = path.read_bytes()
     hashes = [
         base64.b64encode(hashlib.sha256(script).digest()).decode()
         for script in re.findall(rb"<script>(.*?)</script>", page, re.DOTALL)

@@ -24,15 +24,23 @@ export async function mountRow(root, route) {
   const picture = new Picture(SIDE, `${row.modality} image ${row.sample_id}`);
   await picture.load(`/api/corpus/rows/${number}/image.png`);
   const planes = pixels.runs.map((runs) => filled(runs, pixels.height * pixels.width));
+  const colours = planes.map((_, i) => COLOURS[i % COLOURS.length]);
+  const listed = [...row.masks];
+  if (pixels.ignore) {
+    planes.push(filled(pixels.ignore, pixels.height * pixels.width));
+    colours.push("#ffffff");
+    listed.push({ structure: "not scored", organ: "", group: "", area_px: planes.at(-1).reduce((a, b) => a + b, 0) });
+    listed.at(-1).share = listed.at(-1).area_px / planes.at(-1).length;
+  }
   const shown = planes.map(() => true);
   let fill = true;
   const redraw = () => {
     picture.layers = planes.flatMap((plane, i) => shown[i]
-      ? [{ plane, colour: COLOURS[i % COLOURS.length], fill: fill ? 0.3 : 0, line: 2 }] : []);
+      ? [{ plane, colour: colours[i], fill: fill ? 0.3 : 0, line: 2 }] : []);
     picture.draw();
   };
   redraw();
-  const boxes = row.masks.map((mask, i) => toggle(mask, i, (on) => { shown[i] = on; redraw(); }));
+  const boxes = listed.map((mask, i) => toggle(mask, colours[i], (on) => { shown[i] = on; redraw(); }));
   const all = (on) => {
     boxes.forEach((box) => (box.querySelector("input").checked = on));
     shown.fill(on);
@@ -87,9 +95,9 @@ export async function mountRow(root, route) {
   };
 }
 
-function toggle(mask, i, onchange) {
+function toggle(mask, colour, onchange) {
   const swatch = el("span", { class: "swatch", "aria-hidden": "true" });
-  swatch.style.background = COLOURS[i % COLOURS.length];
+  swatch.style.background = colour;
   const about = [mask.organ && mask.organ !== mask.structure ? mask.organ : "", mask.group,
     `${mask.area_px.toLocaleString("en")} px (${(100 * mask.share).toFixed(2)} %)`].filter(Boolean).join(", ");
   return el("li", {}, el("label", {},
