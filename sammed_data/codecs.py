@@ -83,22 +83,18 @@ def encode_parts(
 ) -> tuple[list[NDArray[np.uint8]], list[bytes]]:
     """`encode_mask` of masks given by the pixels of their boxes: the rest is never touched.
 
+    Args:
+        parts: pixels, led by ``x0 % 8`` blank columns, and the box they belong to.
+        shape_hw: of the whole mask.
+
     Returns:
         The pixels of each box as the bits they are in the rows of the whole mask, and the PNGs.
     """
-    packed = [_pack(inside, box_xyxy[0] % 8) for inside, box_xyxy in parts]
+    packed = [np.packbits(inside, axis=1) for inside, _ in parts]
     return packed, [
         _one_bit(bits, box[0] // 8, box[1], shape_hw)
         for bits, (_, box) in zip(packed, parts, strict=True)
     ]
-
-
-def _pack(inside: NDArray[Any], spare: int) -> NDArray[np.uint8]:
-    if not spare:
-        return np.packbits(inside, axis=1)
-    bits = np.zeros((inside.shape[0], spare + inside.shape[1]), np.uint8)
-    bits[:, spare:] = inside
-    return np.packbits(bits, axis=1)
 
 
 def _one_bit(packed: NDArray[np.uint8], left: int, top: int, shape: tuple[int, ...]) -> bytes:

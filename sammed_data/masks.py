@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,21 +18,20 @@ SPLIT_KINDS = ("organ", "lesion", "bone")
 _FEW = 16
 _MOST_16 = 1 << 17
 
-# (x, y, width, height), as OpenCV has it; a box with its pixels (not 0) and components.
+# (x, y, width, height), as OpenCV has it; a box with its pixels (not 0, see `Part`) and components.
 _Box = tuple[int, int, int, int]
 _Piece = tuple[_Box, NDArray[np.uint8], int]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """One candidate mask of a slice.
+class Part(NamedTuple):
+    """One candidate mask of a slice; a tuple is made in a third of the time of a frozen dataclass.
 
     Attributes:
         raw: raw label of the entry, or the union's name.
         box_xyxy: half-open.
         shape_hw: size of the slice.
-        inside: the pixels of the box, not 0 where they belong to it; a tile of nuclei has no room
-            for whole planes.
+        inside: the pixels of the box, not 0 where they belong to it, led by the ``x0 % 8`` blank
+            columns that its first byte of bits has; a tile of nuclei has no room for whole planes.
     """
 
     raw: str
@@ -51,7 +50,7 @@ class Part:
         """The mask at slice size, bool."""
         x0, y0, x1, y1 = self.box_xyxy
         mask = np.zeros(self.shape_hw, bool)
-        mask[y0:y1, x0:x1] = self.inside != 0
+        mask[y0:y1, x0 - x0 % 8 : x1] = self.inside != 0
         return mask
 
 
@@ -97,19 +96,19 @@ def plane_masks(
     parts: list[Part] = []
     small: dict[str, int] = {}
     for number, (plane, layer) in enumerate(zip(planes, layers, strict=True)):
-        for value, (x, y, _, _), region in _regions(plane, layer.names):
+        for value, box, region in _regions(plane, layer.names):
             raw, instance = layer.names[value], layer.instances.get(value, 0)
-            found = _components(region, plan.split[raw] and not layer.instances)
-            _collect(found, parts, small, plan, plane.shape, (x, y), raw, instance, layer, number)
+            found = _components(box, region, plan.split[raw] and not layer.instances)
+            _collect(found, parts, small, plan, plane.shape, raw, instance, layer, number)
     for name, members in plan.unions.items():
         for annotator in sorted({layer.annotator for layer in layers}):
             mask, number = _union(planes, layers, members, annotator)
             if mask is None:
                 continue
-            (x, y, _, _), region = _tight(mask)
-            found = _components(region, plan.split[name])
+            box, region = _tight(mask)
+            found = _components(box, region, plan.split[name])
             layer = layers[number]
-            _collect(found, parts, small, plan, mask.shape, (x, y), name, 0, layer, number)
+            _collect(found, parts, small, plan, mask.shape, name, 0, layer, number)
     return PlaneMasks(parts=tuple(parts), small=small)
 
 
@@ -125,7 +124,7 @@ def _regions(
     else:
         found = _boxes_of_many(cropped)
     for value, (x, y, w, h) in found:
-        region = cropped[y : y + h, x : x + w] == value
+        region = cropped[y : y + h, x - x % 8 : x + w] == value
         yield value, (left + x, top + y, w, h), region.view(np.uint8)
 
 
@@ -139,6 +138,8 @@ def _cropped(plane: NDArray[Any]) -> tuple[int, int, NDArray[Any]]:
     (left, top, width, height), _ = _tight(byte)
     left = plane.shape[1] - left - width if columns_back else left
     top = plane.shape[0] - top - height if rows_back else top
+    width += left % 8
+    left -= left % 8  # as the bytes of packed bits lie
     return left, top, straight(plane[top : top + height, left : left + width])
 
 
@@ -179,21 +180,24 @@ def _tight(mask_HW: NDArray[Any]) -> tuple[_Box, NDArray[Any]]:
     import cv2
 
     x, y, w, h = cv2.boundingRect(mask_HW)
-    return (x, y, w, h), mask_HW[y : y + h, x : x + w]
+    return (x, y, w, h), mask_HW[y : y + h, x - x % 8 : x + w]
 
 
-def _components(region: NDArray[np.uint8], split: bool) -> list[_Piece]:
+def _components(box: _Box, region: NDArray[np.uint8], split: bool) -> list[_Piece]:
     """Pieces with their number of 8-connected components."""
     import cv2
 
-    height, width = region.shape
-    whole = (0, 0, width, height)
     # Half of the memory, where there cannot be too many parts for 16 bits.
     kind = cv2.CV_16U if region.size <= _MOST_16 else cv2.CV_32S
     count, numbers = cv2.connectedComponents(region, connectivity=8, ltype=kind)
     if not split or count == 2:
-        return [(whole, region, count - 1)]
-    return [(*_tight((numbers == i).view(np.uint8)), 1) for i in range(1, count)]
+        return [(box, region, count - 1)]
+    left, top = box[0] - box[0] % 8, box[1]
+    found = []
+    for number in range(1, count):
+        (x, y, width, height), inside = _tight((numbers == number).view(np.uint8))
+        found.append(((left + x, top + y, width, height), inside, 1))
+    return found
 
 
 def _union(
@@ -221,7 +225,6 @@ def _collect(
     small: dict[str, int],
     plan: Plan,
     shape: tuple[int, ...],
-    corner_xy: tuple[int, int],
     raw: str,
     instance: int,
     layer: LabelLayer,
@@ -229,12 +232,11 @@ def _collect(
 ) -> None:
     import cv2
 
-    for (x, y, width, height), inside, count in found:
+    for (x0, y0, width, height), inside, count in found:
         area = cv2.countNonZero(inside)
         if area < plan.min_part_px:
             small[raw] = small.get(raw, 0) + 1
             continue
-        x0, y0 = x + corner_xy[0], y + corner_xy[1]
         x1, y1 = x0 + width, y0 + height
         parts.append(
             Part(

@@ -45,25 +45,21 @@ def mask_text(template: str, part: Part) -> str:
 class RowText:
     """Texts of the rows of one case."""
 
-    def __init__(self, shared: Mapping[str, Any]) -> None:
-        """``shared``: what the rows have in common; a row may still say otherwise."""
-        self._shared = {
-            key: (value, _dumps(_digested(key, value))) for key, value in shared.items()
-        }
+    def __init__(self) -> None:
+        # Key -> the value it had last and its text: most values are the same object in every row.
+        self._last: dict[str, tuple[Any, str]] = {}
 
     def text(self, row: Mapping[str, Any], masks: Sequence[str]) -> str:
-        """A row without pixels; ``masks``: of each mask by :func:`mask_text`."""
+        """A row without pixels, whose values nobody changes; ``masks``: each by `mask_text`."""
         found = []
         for key in sorted(row):
-            value = row[key]
-            kept = self._shared.get(key)
             if key == "masks":
-                said = f"[{', '.join(masks)}]"
-            elif kept is not None and kept[0] is value:
-                said = kept[1]
-            else:
-                said = _dumps(_digested(key, value))
-            found.append(f'"{key}": {said}')
+                found.append(f'"masks": [{", ".join(masks)}]')
+                continue
+            value, last = row[key], self._last.get(key)
+            if last is None or last[0] is not value:
+                last = self._last[key] = value, f'"{key}": {_dumps(_digested(key, value))}'
+            found.append(last[1])
         return "{" + ", ".join(found) + "}"
 
 

@@ -78,6 +78,8 @@ class RowMaker:
         grey = volume.array.ndim == 3
         deep = task.options.depth == 16 and volume.bits > 8 and grey
         self._depth = intensity.depth16(volume.array, ready.stats) if deep else None
+        open_ended = None in (self._intensity.low, self._intensity.high)
+        self._fixed = None if open_ended else self._record(np.empty(0))
         self._case_id = names.case(case.case_id)
         self._known: dict[tuple[str, int], _Known] = {}
         self._label_sources = {
@@ -100,7 +102,7 @@ class RowMaker:
             "catalog_version": entry.version,
             "notes": list(dict.fromkeys((*volume.warnings, *ready.labels.warnings)))[:_MOST_NOTES],
         }
-        self._text = RowText(self._shared)
+        self._text = RowText()
 
     def row(self, where: Slice, parts: list[Part]) -> dict[str, Any]:
         """One row: pixels, masks and where they come from."""
@@ -135,7 +137,7 @@ class RowMaker:
             "width": width,
             "spacing_y_mm": None if spacing is None else spacing[0],
             "spacing_x_mm": None if spacing is None else spacing[1],
-            "intensity": self._record(in_memory_order(values)),
+            "intensity": self._fixed or self._record(in_memory_order(values)),
         }
         if self._cutter.resamples(where):
             row["notes"] = [*row["notes"], "resampled to square pixels"]

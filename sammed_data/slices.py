@@ -59,9 +59,9 @@ def slices_with_labels(
         for array in maps:
             labelled |= _labelled(array, axis)
         first = place(volume, axis, 0)
-        here = None if first.position_mm is None else volume.geometry
+        position = _positions(None if first.position_mm is None else volume.geometry, axis)
         found = [
-            replace(first, index=i, position_mm=_position(here, axis, i))
+            replace(first, index=i, position_mm=position(i))
             for i in np.flatnonzero(labelled).tolist()
         ]
         yield axis, found, int((~labelled).sum())
@@ -85,7 +85,7 @@ def in_memory_order(array: NDArray[Any]) -> NDArray[Any]:
     """
     steps = tuple(slice(None, None, -1 if s < 0 else 1) for s in array.strides)
     ahead = array[steps]
-    return ahead.transpose(np.argsort([-s for s in ahead.strides], kind="stable"))
+    return ahead.transpose(sorted(range(ahead.ndim), key=lambda axis: -ahead.strides[axis]))
 
 
 @stage("turn slices")
@@ -196,7 +196,7 @@ def place(volume: Volume, axis: str, index: int) -> Slice:
     return Slice(
         axis=axis,
         index=index,
-        position_mm=_position(geometry, axis, index),
+        position_mm=_positions(geometry, axis)(index),
         spacing_mm=None if geometry is None else geometry.spacing_zyx_mm[_CUTS[axis][0]],
         spacing_yx_mm=volume.spacing_yx_mm or _in_plane(geometry, axis),
     )
@@ -209,9 +209,10 @@ def _in_plane(geometry: Geometry | None, axis: str) -> tuple[float, float] | Non
     return geometry.spacing_zyx_mm[rows], geometry.spacing_zyx_mm[columns]
 
 
-def _position(geometry: Geometry | None, axis: str, index: int) -> float | None:
+def _positions(geometry: Geometry | None, axis: str) -> Callable[[int], float | None]:
+    """Index along an axis -> mm along the slice normal."""
     if geometry is None:
-        return None
-    step = geometry.affine_lps[:3, _CUTS[axis][0]]
+        return lambda index: None
+    step, origin = geometry.affine_lps[:3, _CUTS[axis][0]], geometry.affine_lps[:3, 3]
     normal = step / np.linalg.norm(step)
-    return round(float(normal @ (geometry.affine_lps[:3, 3] + index * step)), 4)
+    return lambda index: round(float(normal @ (origin + index * step)), 4)
