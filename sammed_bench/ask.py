@@ -19,7 +19,15 @@ from sammed_bench.metrics import dice, iou, overlap
 from sammed_bench.modes import BOX, POINTS
 from sammed_bench.openings import Opening
 from sammed_bench.protocols import Target
-from sammed_bench.types import ImagePrompts, KnowsSamples, KnowsTruth, Model, Prediction
+from sammed_bench.types import (
+    ImagePrompts,
+    KnowsSamples,
+    KnowsTruth,
+    Model,
+    ModelFacts,
+    Partial,
+    Prediction,
+)
 from sammed_data.corpus import MaskRow, Row
 from sammed_data.types import ModelError
 
@@ -106,10 +114,34 @@ class Asked:
             opening = openings.make(protocol, conditions.modes, target, conditions.seed)
         return cls(row=row, masks=tuple(masks), target=target, opening=opening)
 
+    def only(self, chosen: Sequence[bool]) -> Asked:
+        """The same image and prompts with some of the masks."""
+        if all(chosen):
+            return self
+        places = [i for i, wanted in enumerate(chosen) if wanted]
+        return replace(
+            self,
+            masks=tuple(self.masks[i] for i in places),
+            target=self.target.only(places),
+            opening={name: prompts.only(places) for name, prompts in self.opening.items()},
+        )
+
+
+def takes(facts: ModelFacts, mode: str) -> bool:
+    """Whether a model with these facts can be asked in this mode."""
+    return frozenset(facts.needs) <= mode_names.kinds_of(mode) <= facts.accepts
+
 
 def accepts(model: Model, mode: str) -> bool:
     """Whether the model can be asked in this mode."""
-    return mode_names.kinds_of(mode) <= model.facts.accepts
+    return takes(model.facts, mode)
+
+
+def covered(model: Model, image: Asked) -> Asked:
+    """The image with the masks that the model can be asked about."""
+    if not isinstance(model, Partial):
+        return image
+    return image.only(model.covers(image.row, image.masks))
 
 
 def answer_batch(

@@ -28,19 +28,20 @@ class Baseline:
 
     Args:
         name: label.
-        accepts: the one prompt kind it answers.
+        accepts: the prompt kinds it answers; it needs all of them.
         rule: prompts and (H, W) -> (M, H, W) bool.
         detail: numbers that change its answers, part of its identity.
     """
 
-    def __init__(self, name: str, accepts: str, rule: Rule, detail: str = "") -> None:
+    def __init__(self, name: str, accepts: tuple[str, ...], rule: Rule, detail: str = "") -> None:
         self._rule = rule
         self.facts = ModelFacts(
             name=name,
             kind="trivial",
             recipe="trivial",
             weights_sha256=hashlib.sha256(f"{name}/1/{detail}".encode()).hexdigest(),
-            accepts=frozenset([accepts]),
+            accepts=frozenset(accepts),
+            needs=accepts if len(accepts) > 1 else (),
             source=detail or "rule",
         )
 
@@ -92,23 +93,39 @@ def click_disc(radius_fraction: float) -> Rule:
     """
 
     def rule(prompts: ImagePrompts, shape: Shape) -> Tensor:
-        points, labels = prompts.points_MN2, prompts.point_labels_MN
-        if points is None or labels is None:
-            return torch.zeros(0, *shape, dtype=torch.bool)
-        y, x = _grid(shape, points.device)
-        far = torch.full((len(points), *shape), math.inf, device=points.device)
-        distance = {1: far, 0: far}
-        for n in range(points.shape[1]):
-            px, py = points[:, n, 0, None, None], points[:, n, 1, None, None]
-            squared = (x - px).square() + (y - py).square()
-            for label, best in distance.items():
-                given = (labels[:, n] == label)[:, None, None]
-                distance[label] = torch.where(given, torch.minimum(best, squared), best)
+        background, object = _squared_distances(prompts, shape)
         # At least the clicked pixel itself.
         radius = max(radius_fraction * min(shape), 0.5)
-        return (distance[1] <= radius**2) & (distance[1] <= distance[0])
+        return (object <= radius**2) & (object <= background)
 
     return rule
+
+
+def _squared_distances(prompts: ImagePrompts, shape: Shape) -> tuple[Tensor, Tensor]:
+    """(M, H, W) squared px to the nearest background and the nearest object click."""
+    points, labels = prompts.points_MN2, prompts.point_labels_MN
+    if points is None or labels is None:
+        nothing = torch.full((len(prompts), *shape), math.inf)
+        return nothing, nothing
+    y, x = _grid(shape, points.device)
+    far = torch.full((len(points), *shape), math.inf, device=points.device)
+    distance = [far, far]
+    for n in range(points.shape[1]):
+        px, py = points[:, n, 0, None, None], points[:, n, 1, None, None]
+        squared = (x - px).square() + (y - py).square()
+        for label, best in enumerate(distance):
+            given = (labels[:, n] == label)[:, None, None]
+            distance[label] = torch.where(given, torch.minimum(best, squared), best)
+    return distance[0], distance[1]
+
+
+def box_clicks(prompts: ImagePrompts, shape: Shape) -> Tensor:
+    """The ellipse in the box; around each click a disc of a quarter of the box has its label."""
+    x0, y0, x1, y1 = _corners(prompts)
+    background, object = _squared_distances(prompts, shape)
+    radius = (torch.minimum(x1 - x0, y1 - y0) / 4).clamp(min=0.5)
+    clicked = torch.minimum(background, object) <= radius.square()
+    return torch.where(clicked, object <= background, box_ellipse(prompts, shape))
 
 
 def mask_copy(prompts: ImagePrompts, shape: Shape) -> Tensor:
@@ -139,15 +156,16 @@ def training_radius(rows: Sequence[Row]) -> float | None:
 
 
 # Labels that no model may have.
-TRIVIAL_NAMES = ("box-full", "box-ellipse", "click-disc", "mask-copy")
+TRIVIAL_NAMES = ("box-full", "box-ellipse", "click-disc", "box-clicks", "mask-copy")
 
 
 def trivial_baselines(radius_fraction: float) -> list[Baseline]:
     """All of them."""
     detail = f"radius {radius_fraction:.6f} of the short side"
     return [
-        Baseline("box-full", "box", box_full),
-        Baseline("box-ellipse", "box", box_ellipse),
-        Baseline("click-disc", "point", click_disc(radius_fraction), detail),
-        Baseline("mask-copy", "mask", mask_copy),
+        Baseline("box-full", ("box",), box_full),
+        Baseline("box-ellipse", ("box",), box_ellipse),
+        Baseline("click-disc", ("point",), click_disc(radius_fraction), detail),
+        Baseline("box-clicks", ("box", "point"), box_clicks),
+        Baseline("mask-copy", ("mask",), mask_copy),
     ]

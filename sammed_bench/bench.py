@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import torch
 
 from sammed_bench import contamination, levels, part_notes, run, speed
+from sammed_bench.ask import accepts
 from sammed_bench.baselines import FALLBACK_RADIUS, training_radius, trivial_baselines
 from sammed_bench.choose import Wanted, load
 from sammed_bench.conditions import Conditions
@@ -420,4 +421,6 @@ def _baselines(corpus: Corpus, config: BenchConfig, notes: Notes) -> list[Model]
             f"the corpus has no training masks: click-disc uses a radius of {FALLBACK_RADIUS} of "
             "the short side"
         )
-    return list(trivial_baselines(FALLBACK_RADIUS if radius is None else radius))
+    known = trivial_baselines(FALLBACK_RADIUS if radius is None else radius)
+    # A rule for prompts that nobody gives would only fill tables with "not supported".
+    return [model for model in known if any(accepts(model, mode) for mode in config.modes)]

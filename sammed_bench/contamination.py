@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sammed_bench.files import read_records, update_records
-from sammed_bench.types import ModelFacts
+from sammed_bench.types import OBSERVER, ModelFacts
 from sammed_data.corpus import Corpus, Row
 from sammed_data.lineage import Lineage, bundled_lineage, joined, lineage_of
 from sammed_data.types import ModelError
@@ -24,7 +24,7 @@ IN_SAMPLE, OVERLAPPING = "in-sample", "overlapping"
 FILE = "lineage.json"
 # Published collections: the name that cards use -> the catalogue's word; None = no medical images.
 _COLLECTIONS = {"SA-1B": None, "SA-Med2D-20M": "sa_med2d_20m"}
-_UNTRAINED = ("trivial", "oracle")
+_UNTRAINED = ("trivial", "oracle", OBSERVER)
 # Settings of a run that do not decide its weights.
 _MACHINE = (
     *("init", "device", "threads", "workers", "fast", "cache_bytes", "save_every"),

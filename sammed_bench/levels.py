@@ -142,7 +142,7 @@ def _images(
 ) -> Iterator[list[Joined]]:
     """The structures of each image of a part; nothing where the model was not asked."""
     for sample_id in kept.found:
-        masks = samples.masks.get(sample_id, ())
+        masks = kept.asked(sample_id, samples.masks.get(sample_id, ()))
         answer = kept.answer(sample_id, mode, [mask.index for mask in masks])
         if answer is not None and sample_id in index:
             yield list(_joined(index[sample_id], masks, answer, samples, mode))

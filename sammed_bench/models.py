@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sammed_bench.editions import AS_RELEASED, NATIVE, RELEASED
+from sammed_bench.observers import SecondObserver
 from sammed_bench.types import PROMPT_KINDS, ImagePrompts, Model, ModelFacts, Prediction
 from sammed_data.types import ModelError, nearest
 from sammed_model.checkpoint import load_model, weight_digest
@@ -214,7 +215,7 @@ def renamed(model: Any, name: str) -> Model:
 
 
 # Models without a file. Weight files are given as LABEL=PATH and need no line here.
-MODELS: Mapping[str, Callable[[], Model]] = {"oracle": Oracle}
+MODELS: Mapping[str, Callable[[], Model]] = {"oracle": Oracle, "second-observer": SecondObserver}
 WEIGHT_NAMES = ("sam", "ft-sam", "sam-med2d", "medsam")
 
 

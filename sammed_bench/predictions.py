@@ -19,7 +19,8 @@ import torch
 from sammed_bench.ask import Answer, Asked
 from sammed_bench.files import whole
 from sammed_bench.openings import filled, runs
-from sammed_bench.types import Model, ModelFacts
+from sammed_bench.types import OBSERVER, Model, ModelFacts
+from sammed_data.corpus import MaskRow
 from sammed_data.types import CorpusError
 
 FOLDER = "predictions"
@@ -65,7 +66,7 @@ def write(path: Path, model: Model, rows: Iterable[Mapping[str, Any]]) -> None:
     facts = model.facts
     said = {"name": facts.name, "kind": facts.kind, "recipe": facts.recipe}
     said |= {"weights_sha256": facts.weights_sha256, "source": facts.source}
-    text = json.dumps(said | {"accepts": sorted(facts.accepts)})
+    text = json.dumps(said | {"accepts": sorted(facts.accepts), "needs": sorted(facts.needs)})
     ordered = sorted(rows, key=lambda row: tuple(row[name] for name in _ORDER))
     table = pa.Table.from_pylist(ordered, schema=SCHEMA.with_metadata({_FACTS: text.encode()}))
     with whole(path) as partial:
@@ -104,8 +105,15 @@ class Kept:
         for row in table.to_pylist():
             by_mode = found.setdefault(row["sample_id"], {}).setdefault(row["mode"], {})
             by_mode[row["mask_index"]] = row
-        facts = ModelFacts(**(said | {"accepts": frozenset(said["accepts"])}))
-        return cls(path=path, facts=facts, found=found)
+        said |= {"accepts": frozenset(said["accepts"]), "needs": tuple(said.get("needs", ()))}
+        return cls(path=path, facts=ModelFacts(**said), found=found)
+
+    def asked(self, sample_id: str, masks: Sequence[MaskRow]) -> tuple[MaskRow, ...]:
+        """The masks that the model was asked about: all, but for one that knows some only."""
+        if self.facts.kind != OBSERVER:
+            return tuple(masks)
+        modes = self.found.get(sample_id, {}).values()
+        return tuple(mask for mask in masks if any(mask.index in by_mask for by_mask in modes))
 
     def answer(self, sample_id: str, mode: str, masks: Sequence[int]) -> Answer | None:
         """The answer about some masks of an image; None where it was not asked.

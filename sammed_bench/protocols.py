@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 import torch
@@ -217,6 +217,16 @@ class Target:
 
     def __len__(self) -> int:
         return len(self.mask_keys)
+
+    def only(self, places: Sequence[int]) -> Target:
+        """Some of the masks; their prompts stay the same."""
+        index = list(places)
+        return replace(
+            self,
+            mask_keys=tuple(self.mask_keys[i] for i in index),
+            truth_MHW=self.truth_MHW[index],
+            grid_MSS=self.grid_MSS[index],
+        )
 
     @property
     def seen_MHW(self) -> Tensor:

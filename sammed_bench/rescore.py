@@ -13,12 +13,11 @@ import pyarrow.parquet as pq
 import torch
 
 from sammed_bench import levels, predictions, run
-from sammed_bench.ask import Answer, Asked
+from sammed_bench.ask import Answer, Asked, takes
 from sammed_bench.clicks import COLUMNS
 from sammed_bench.conditions import Conditions
 from sammed_bench.measure import measure, unsupported
 from sammed_bench.metric_cards import in_order
-from sammed_bench.modes import kinds_of
 from sammed_bench.predictions import Kept
 from sammed_bench.protocols import Target, parse_protocol
 from sammed_bench.record import RECORD
@@ -133,16 +132,20 @@ def _image(kept: Kept, samples: Samples, index: Row, now: Conditions) -> Iterato
     if row.ignore_HW is not None:
         valid = ~torch.from_numpy(row.ignore_HW)
     target = Target.of(now.protocol, row.sample_id, keys, truth, valid)
-    image = Asked(row=row, masks=tuple(masks), target=target, opening={})
+    whole = Asked(row=row, masks=masks, target=target, opening={})
+    there = kept.asked(index.sample_id, masks)
+    image = whole.only([mask in there for mask in masks])
     who = about_model(kept.facts) | {
         "protocol": now.protocol.name,
         "protocol_hash": now.protocol.hash,
         "seed": now.seed,
     }
+    for row_left in run.left_out(whole, image, now):
+        yield who | row_left
     for mode in now.modes:
-        scores = [unsupported()] * len(masks)
-        if kinds_of(mode) <= kept.facts.accepts:
-            answer = kept.answer(index.sample_id, mode, keys)
+        scores = [unsupported()] * len(there)
+        if there and takes(kept.facts, mode):
+            answer = kept.answer(index.sample_id, mode, [mask.index for mask in there])
             scores = measure(image, answer or Answer(error="no prediction was kept"), now)
-        for mask, score in zip(masks, scores, strict=True):
+        for mask, score in zip(there, scores, strict=True):
             yield who | about_mask(row, mask) | {"mode": mode} | score

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from sammed_bench import openings, predictions
-from sammed_bench.ask import Asked, accepts, answer_batch
+from sammed_bench.ask import Asked, accepts, answer_batch, covered
 from sammed_bench.clicks import click_columns, click_rows, write_clicks
 from sammed_bench.conditions import Conditions
 from sammed_bench.measure import measure, unsupported
@@ -164,6 +164,7 @@ def reader(corpus: Corpus, conditions: Conditions) -> Samples:
 def part_name(facts: ModelFacts, conditions: Conditions, number: int) -> str:
     """File name of a part: the label, a digest of what the rows depend on, the chunk."""
     about = [facts.name, facts.kind, facts.recipe, facts.weights_sha256, sorted(facts.accepts)]
+    about += [sorted(facts.needs)] if facts.needs else []
     text = json.dumps([about, conditions.as_dict(), PART_IMAGES], sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
     return f"part-{slug(facts.name)}-{digest}-{number:05d}.parquet"
@@ -244,16 +245,26 @@ def score_batch(
     model: Model, asked: Sequence[Asked], conditions: Conditions, *, keep: bool = False
 ) -> Scored:
     """The score rows and click rounds of some images in all modes, and the answers to ``keep``."""
-    answers = answer_batch(limited(model, conditions.timeout), asked, conditions)
+    seen = [covered(model, image) for image in asked]
+    answered = [image for image in seen if image.masks]
+    limit = limited(model, conditions.timeout)
+    answers = answer_batch(limit, answered, conditions) if answered else {}
+    own_of = {
+        image.row.sample_id: {mode: made[i] for mode, made in answers.items()}
+        for i, image in enumerate(answered)
+    }
     who = about_model(model.facts) | {
         "protocol": conditions.protocol.name,
         "protocol_hash": conditions.protocol.hash,
         "seed": conditions.seed,
     }
     scored = Scored(rows=[], clicks=[], prompts=[], predictions=[])
-    for i, image in enumerate(asked):
+    for whole, image in zip(asked, seen, strict=True):
+        scored.rows.extend(who | row for row in left_out(whole, image, conditions))
+        if not image.masks:
+            continue
         about = [who | about_mask(image.row, mask) for mask in image.masks]
-        own = {mode: made[i] for mode, made in answers.items()}
+        own = own_of[image.row.sample_id]
         for mode in conditions.modes:
             if accepts(model, mode):
                 scores = measure(image, own[mode], conditions)
@@ -269,3 +280,12 @@ def score_batch(
             given = {mode: answer for mode, answer in own.items() if accepts(model, mode)}
             scored.predictions.extend(predictions.rows_of(image, given))
     return scored
+
+
+def left_out(whole: Asked, seen: Asked, conditions: Conditions) -> Iterator[dict[str, Any]]:
+    """Rows of the masks that a model has no answer about, which is no score."""
+    asked = {mask.index for mask in seen.masks}
+    for mask in whole.masks:
+        if mask.index not in asked:
+            about = about_mask(whole.row, mask)
+            yield from (about | {"mode": mode} | unsupported() for mode in conditions.modes)

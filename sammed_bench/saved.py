@@ -82,7 +82,8 @@ class SavedPredictions:
                 )
             plane = index_HW == number
             several = shared.count(mask.structure) > 1
-            planes.append(_touching(plane, row, mask) if several else plane)
+            truth_HW = np.asarray(row.masks[mask.index].mask_HW, bool)
+            planes.append(touching(plane, truth_HW) if several else plane)
         return np.stack(planes)
 
     def _map(self, row: Row) -> NDArray[Any]:
@@ -140,11 +141,10 @@ def _read(path: Path) -> NDArray[Any]:
     return plane[0] if plane.ndim == 3 and plane.shape[0] == 1 else plane
 
 
-def _touching(plane_HW: NDArray[np.bool_], row: Row, mask: MaskRow) -> NDArray[np.bool_]:
+def touching(plane_HW: NDArray[np.bool_], truth_HW: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The parts of a class (8-connected) that touch a true mask."""
     from scipy.ndimage import label
 
-    truth_HW = np.asarray(row.masks[mask.index].mask_HW, bool)
     parts_HW, _ = label(plane_HW, structure=np.ones((3, 3)))
     touched = np.unique(parts_HW[truth_HW & plane_HW])
     found: NDArray[np.bool_] = np.isin(parts_HW, touched) & plane_HW

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sammed_bench.contamination import IN_SAMPLE, NOT_SEEN, OVERLAPPING, SEEN, UNKNOWN
 from sammed_bench.tables import TRIVIAL, Table
+from sammed_bench.types import OBSERVER
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,8 +74,8 @@ def stamps(records: Sequence[Mapping[str, Any]], models: Sequence[str]) -> str:
 
 
 def judged(rows: pd.DataFrame, models: Sequence[str]) -> list[str]:
-    """Labels of models that could have seen something: no trivial baseline, no oracle."""
-    could = set(rows.loc[~rows["kind"].isin([TRIVIAL, "oracle"]), "model"])
+    """Labels of models that could have seen something: no rule, no oracle, no person."""
+    could = set(rows.loc[~rows["kind"].isin([TRIVIAL, "oracle", OBSERVER]), "model"])
     return [model for model in models if model in could]
 
 

@@ -17,6 +17,8 @@ from torch import Tensor
 from sammed_data.corpus import MaskRow, Row
 
 PROMPT_KINDS = ("box", "point", "mask")
+# Kind of a model that answers about some masks of a corpus only; see ``Partial``.
+OBSERVER = "observer"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,11 +27,13 @@ class ModelFacts:
 
     Attributes:
         name: label in the tables.
-        kind: ``sam``, ``ft-sam``, ``sam-med2d``, ``medsam``, ``trivial``, ``oracle``, ``other``.
+        kind: ``sam``, ``ft-sam``, ``sam-med2d``, ``medsam``, ``trivial``, ``oracle``,
+            ``observer``, ``other``.
         recipe: ``released weights``, ``released recipe``, ``mended recipe``, ``tiny`` or
             ``trivial`` / ``oracle`` / ``other``.
         weights_sha256: identity of the numbers behind it.
         accepts: prompt kinds it can be asked with; other modes are 'unsupported', not 0.
+        needs: prompt kinds it cannot do without (none: any that it accepts will do).
         source: where it came from, for the printed list.
         image_px: side that its encoder sees; None where that is not known or means nothing.
     """
@@ -39,6 +43,7 @@ class ModelFacts:
     recipe: str
     weights_sha256: str
     accepts: frozenset[str] = field(default_factory=lambda: frozenset(PROMPT_KINDS))
+    needs: tuple[str, ...] = ()
     source: str = ""
     image_px: int | None = None
 
@@ -66,6 +71,13 @@ class ImagePrompts:
             if value is not None:
                 return int(value.shape[0])
         return 0
+
+    def only(self, places: Sequence[int]) -> ImagePrompts:
+        """The prompts of some of the masks, before the first answer."""
+        names = ("points_MN2", "point_labels_MN", "boxes_M4", "masks_MHW")
+        given = {name: getattr(self, name) for name in names}
+        chosen = {n: None if v is None else v[list(places)] for n, v in given.items()}
+        return ImagePrompts(**chosen)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +107,7 @@ class Model(Protocol):
 
 @runtime_checkable
 class KnowsTruth(Protocol):
-    """A model that is shown the true masks (oracle, second observer)."""
+    """A model that is shown the true masks (the oracle)."""
 
     def reveal(self, truths: Sequence[Tensor]) -> None:
         """The (M, H, W) bool truth of each image of the batch encoded next."""
@@ -107,3 +119,11 @@ class KnowsSamples(Protocol):
 
     def introduce(self, asked: Sequence[tuple[Row, tuple[MaskRow, ...]]]) -> None:
         """Each image of the batch encoded next, with pixels, and the masks it is asked about."""
+
+
+@runtime_checkable
+class Partial(Protocol):
+    """A model that has an answer about some masks only (a second observer of some images)."""
+
+    def covers(self, row: Row, masks: tuple[MaskRow, ...]) -> Sequence[bool]:
+        """Which masks of an image with pixels it can be asked about; others are 'unsupported'."""

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from sammed_bench import baselines, metrics
+from sammed_bench.ask import takes
+from sammed_bench.modes import MODES
 from sammed_bench.types import ImagePrompts
 from sammed_data.corpus import MaskRow, Row
 
@@ -80,3 +82,34 @@ def test_training_radius_is_the_median_over_masks_that_training_sees():
     assert baselines.training_radius([_row([*areas, 1, 2, 3])]) == pytest.approx(0.2, abs=0.01)
     assert baselines.training_radius([_row([3])]) == pytest.approx(math.sqrt(3 / math.pi) / 50)
     assert baselines.training_radius([]) is None
+
+
+@pytest.mark.parametrize("mode", [*MODES, "clicks:4"])
+def test_every_mode_has_its_trivial_baseline(mode):
+    own = [m.facts.name for m in baselines.trivial_baselines(0.1) if takes(m.facts, mode)]
+    assert own
+    if mode.startswith("bbox+"):
+        assert own == ["box-clicks"]
+
+
+def test_box_clicks_mend_the_ellipse():
+    box = torch.tensor([[10.0, 4.0, 30.0, 24.0]])
+    ellipse = baselines.box_ellipse(ImagePrompts(boxes_M4=box), (32, 48))[0]
+
+    def after(*clicks):
+        xy = torch.tensor([[[x, y] for x, y, _ in clicks]]).float()
+        labels = torch.tensor([[label for *_, label in clicks]])
+        asked = ImagePrompts(boxes_M4=box, points_MN2=xy, point_labels_MN=labels)
+        return baselines.box_clicks(asked, (32, 48))[0]
+
+    assert after((20, 14, -1)).equal(ellipse)
+    assert after((20, 14, 1)).equal(ellipse)
+    cut, grown = after((20, 5, 0)), after((40, 14, 1))
+    assert ellipse[5, 20]
+    assert not cut[5, 20]
+    assert not cut[9, 20]
+    assert cut[11, 20]
+    assert grown[14, 40]
+    assert grown[14, 45]
+    assert not grown[14, 46]
+    assert (grown | ellipse).equal(grown)

@@ -164,7 +164,7 @@ def test_a_bench_writes_rows_a_record_and_replaces_old_weights(corpus, tmp_path)
     result = bench(corpus.root, [bench_fakes.Bright(), Oracle()], config, out=out)
     assert (result.images, result.masks, result.failed) == (4, 8, 0)
     rows = scores.read_scores(out)
-    names = {"bright", "oracle", "box-full", "box-ellipse", "click-disc", "mask-copy"}
+    names = {"bright", "oracle", "box-full", "box-ellipse", "click-disc"}
     assert set(rows["model"]) == names
     assert any("--limit 4" in note for note in result.notes)
     bench(corpus.root, [bench_fakes.Bright(digest="2")], config, out=out)
