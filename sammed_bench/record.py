@@ -6,7 +6,7 @@ import json
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -47,9 +47,10 @@ class Entry:
     @classmethod
     def of(cls, raw: Mapping[str, Any]) -> Entry:
         """From :meth:`as_json`."""
-        facts = {key: raw[key] for key in ("name", "kind", "recipe", "weights_sha256", "source")}
-        facts["image_px"] = raw.get("image_px")  # records of older versions have none
-        made = ModelFacts(**facts, accepts=frozenset(raw["accepts"]))
+        # Records of older versions lack fields that came later.
+        facts = {f.name: raw[f.name] for f in fields(ModelFacts) if f.name in raw}
+        facts |= {"accepts": frozenset(raw["accepts"]), "needs": tuple(raw.get("needs", ()))}
+        made = ModelFacts(**facts)
         return cls(facts=made, failed=int(raw["failed"]), seconds=raw["seconds"])
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sammed_bench.types import ImagePrompts, Model, ModelFacts, Prediction
 
 # What a model may have beside its two methods; see ``types``.
-_MORE = ("reveal", "introduce")
+_MORE = ("reveal", "introduce", "covers")
 
 
 def limited(model: Model, seconds: float | None) -> Model:
