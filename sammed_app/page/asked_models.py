@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from sammed_model.device import choose_device
 from sammed_model.types import KINDS
 
 _LOADED = 3
+_RADIUS = re.compile(r"radius (0\.\d+) of the short side")
 
 
 class AskedModels:
@@ -82,7 +84,15 @@ class AskedModels:
     def _make(self, wanted: Wanted, score: Mapping[str, Any], edition: str) -> Model:
         if score["kind"] != "trivial":
             return load(replace(wanted, label=score["model"]), self.device, edition=edition)
-        with self._library.lock:
-            radius = training_radius(self._library.corpus.index(["train"]))
-        rules = trivial_baselines(FALLBACK_RADIUS if radius is None else radius)
+        rules = trivial_baselines(self._radius())
         return next(rule for rule in rules if rule.facts.name == wanted.label)
+
+    def _radius(self) -> float:
+        """Of the disc: as the record says it, else read from all training masks."""
+        for entry in self._listed.values():
+            said = _RADIUS.match(str(entry.get("source") or ""))
+            if said is not None:
+                return float(said[1])
+        with self._library.lock:
+            found = training_radius(self._library.corpus.index(["train"]))
+        return FALLBACK_RADIUS if found is None else found
