@@ -18,6 +18,8 @@ from sammed_bench.models import (
     renamed,
     sam_from_file,
 )
+from sammed_bench.sam2_adapter import KIND as SAM2
+from sammed_bench.sam2_adapter import sam2_from_file
 from sammed_bench.saved import KIND as SAVED
 from sammed_bench.saved import SavedPredictions
 from sammed_bench.tables import CONTROL_SUFFIX
@@ -58,7 +60,9 @@ class Wanted:
 
 
 def parse_model(text: str) -> Wanted:
-    """``LABEL``, or ``LABEL=`` and ``PATH[:KIND]``, ``module:factory`` or ``predictions:DIR``.
+    """``LABEL``, or ``LABEL=`` and ``PATH[:KIND]``, ``module:factory``, ``predictions:DIR``.
+
+    Also ``sam2:CHECKPOINT``.
 
     Raises:
         UsageError: empty parts.
@@ -73,8 +77,9 @@ def parse_model(text: str) -> Wanted:
         if ":" in label and "/" not in label:
             return Wanted(label=label.partition(":")[2], factory=label)
         return Wanted(label=label)
-    if rest.startswith(f"{SAVED}:"):
-        return Wanted(label=label, path=Path(rest.removeprefix(f"{SAVED}:")), kind=SAVED)
+    for kind in (SAVED, SAM2):
+        if rest.startswith(f"{kind}:"):
+            return Wanted(label=label, path=Path(rest.removeprefix(f"{kind}:")), kind=kind)
     path, _, last = rest.rpartition(":")
     if path and not Path(rest).exists():
         if last in KINDS:
@@ -223,6 +228,8 @@ def load(wanted: Wanted, device: str, *, fast: bool = True, edition: str = NATIV
         return renamed(MODELS[wanted.label](), wanted.label)
     if wanted.kind == SAVED:
         return SavedPredictions(wanted.label, wanted.path)
+    if wanted.kind == SAM2:
+        return sam2_from_file(wanted.label, wanted.path, device=device)
     loaded = sam_from_file(
         wanted.label, wanted.path, kind=wanted.kind, device=device, edition=edition
     )
