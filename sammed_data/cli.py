@@ -15,6 +15,7 @@ from sammed_data import (
     cli_init,
     cli_licenses,
     cli_parts,
+    cli_phantom,
     cli_push,
     cli_reconcile,
     cli_trace,
@@ -57,6 +58,7 @@ cli_get.register(app)
 cli_init.register(app)
 cli_licenses.register(app)
 cli_parts.register(app)
+cli_phantom.register(app)
 cli_push.register(app)
 cli_reconcile.register(app)
 cli_trace.register(app)
