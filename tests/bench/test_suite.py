@@ -13,12 +13,13 @@ from typer.testing import CliRunner
 
 import sammed
 from sammed_bench.bench import BenchConfig, bench
+from sammed_bench.compare import compare
 from sammed_bench.models import Oracle
 from sammed_bench.scores import read_scores
 from sammed_bench.suite import SUITES, load_suite, parse_suite, shipped, suite_text
 from sammed_bench.suite_check import check
 from sammed_bench.suite_freeze import Asked, freeze, freeze_rest, write_suite
-from sammed_bench.suite_run import asked_suite
+from sammed_bench.suite_run import asked_suite, configured
 from sammed_data.corpus import Corpus
 from sammed_data.types import CorpusError, UsageError
 
@@ -196,3 +197,20 @@ def test_freeze_from_the_command_line(corpus, tmp_path):
     names = [suite["name"] for suite in json.loads(listed.stdout)]
     assert names == shipped()
     assert (SUITES / "phantoms.yaml").is_file()
+
+
+def test_results_of_one_suite_compare_across_corpora(suite, corpus, tmp_path):
+    other = tmp_path / "other"
+    tiny_corpus.write_corpus(other, patients={"train": 3, "test": 2}, slices=2)
+    smaller = Corpus(other)
+    assert smaller.content_hash != corpus.content_hash
+    for name, where in (("a", corpus), ("b", smaller)):
+        config = configured(suite, where, BenchConfig(baselines=False, gallery=False))
+        bench(where.root, [Oracle()], config, out=tmp_path / name)
+    table = compare(tmp_path / "a", tmp_path / "b")
+    assert [row["difference"] for row in table.rows] == [0, 0]
+    plain = BenchConfig(baselines=False, gallery=False, modes=("bbox",))
+    for name, where in (("c", corpus), ("d", smaller)):
+        bench(where.root, [Oracle()], plain, out=tmp_path / name)
+    with pytest.raises(UsageError, match="results of one corpus"):
+        compare(tmp_path / "c", tmp_path / "d")
