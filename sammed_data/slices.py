@@ -92,7 +92,12 @@ def in_memory_order(array: NDArray[Any]) -> NDArray[Any]:
 def straight(plane: NDArray[Any]) -> NDArray[Any]:
     """A contiguous copy of a plane; OpenCV turns flipped ones twice as fast as numpy does."""
     flipped = [stride < 0 for stride in plane.strides[:2]]
-    if not any(flipped) or plane.dtype.itemsize > 2 or plane.dtype.kind not in "ui":
+    # OpenCV gives no array back for an empty one.
+    if (
+        not (plane.size and any(flipped))
+        or plane.dtype.itemsize > 2
+        or plane.dtype.kind not in "ui"
+    ):
         return np.ascontiguousarray(plane)
     import cv2
 

@@ -128,3 +128,15 @@ def test_few_and_many_classes_give_the_boxes_of_a_plain_search(height, width, se
         ys, xs = np.nonzero(plane == value)
         assert part.box_xyxy == (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)
         assert np.array_equal(part.mask_HW, plane == value)
+
+
+def test_a_layer_that_is_empty_on_a_turned_slice_gives_nothing():
+    empty_HW, full_HW = np.zeros((9, 14), np.uint8), np.full((9, 14), 2, np.uint8)
+    layers = [
+        LabelLayer(array_ZYX=plane_HW[None], names={1 + n: name})
+        for n, (plane_HW, name) in enumerate([(empty_HW, "liver"), (full_HW, "spleen")])
+    ]
+    plan = Plan(split={"liver": True, "spleen": True}, unions={}, min_part_px=1)
+    planes = [layer.array_ZYX[0][::-1, ::-1] for layer in layers]
+    found = plane_masks(planes, layers, plan)
+    assert [part.raw for part in found.parts] == ["spleen"]
