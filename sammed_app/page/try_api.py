@@ -21,7 +21,8 @@ from starlette.concurrency import run_in_threadpool
 from sammed_app.page.drawing import MOST_POINTS
 from sammed_app.page.images import SampleImage
 from sammed_app.page.library import Library
-from sammed_app.page.sessions import Look, Sessions
+from sammed_app.page.session import Look
+from sammed_app.page.sessions import Sessions
 from sammed_app.page.settings import PageSettings
 from sammed_app.page.weights import Weights
 from sammed_app.page.worker import Worker

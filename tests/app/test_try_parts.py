@@ -20,7 +20,8 @@ from try_fakes import bomb, disc, giant_nifti, giant_png, nifti, png, zipped
 from sammed_app.page.drawing import Drawing, Drawn, prompt_rows
 from sammed_app.page.embeddings import EmbeddingKey, Embeddings
 from sammed_app.page.images import Inbox
-from sammed_app.page.sessions import IDLE_S, Look, Sessions
+from sammed_app.page.session import Look
+from sammed_app.page.sessions import IDLE_S, Sessions
 from sammed_app.page.weights import Weights
 from sammed_app.page.worker import CancelledWork, Job, Worker
 from sammed_app.predict.prompts import from_file

@@ -7,7 +7,7 @@ import { filled } from "./pixels.js";
 const POLL = 150; // ms between questions about progress
 const NOTHING = { points: [], box: null, choice: null };
 
-export class Tab {
+class Tab {
   constructor() {
     this.name = null;
     this.models = [];
@@ -295,3 +295,5 @@ export class Tab {
     return name;
   }
 }
+
+export const tab = new Tab();

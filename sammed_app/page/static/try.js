@@ -2,13 +2,12 @@
 
 import { address, choice, el, option, say } from "./dom.js";
 import { COLOURS } from "./pixels.js";
+import { visible } from "./dropped.js";
 import { Stage } from "./stage.js";
-import { Tab } from "./tab.js";
+import { tab } from "./tab.js";
+import { catchDrops, leftPart, rightPart } from "./tryparts.js";
 
-const tab = new Tab();
 const SETTLE = 180; // ms that a slice is looked at before it is encoded
-const ACCEPT = ".png,.jpg,.jpeg,.tif,.tiff,.bmp,.nii,.gz,.nrrd,.nhdr,.raw,.mha,.mhd,.dcm,.ima,.zip";
-const TOOLS = [["plus", "Object"], ["minus", "Background"], ["box", "Box"]];
 const SAID = {
   none: "", waiting: "waiting for the encoder", loading: "loading the model", encoding: "encoding the slice",
   ready: "ready: click in the image", failed: "",
@@ -29,7 +28,7 @@ class View {
   constructor(root) {
     this.parts = {};
     root.classList.add("try");
-    root.append(this.left(), this.right());
+    root.append(leftPart(this), rightPart(this));
     this.stage = new Stage(this.parts.canvas, {
       click: (x, y, label) => this.point(x, y, label ?? (tool === "minus" ? 0 : 1)),
       box: (box) => this.guard(tab.change({ box })),
@@ -39,7 +38,7 @@ class View {
     this.spaces = (event) => this.space(event);
     window.addEventListener("keydown", this.spaces);
     window.addEventListener("keyup", this.spaces);
-    this.catchDrops(root);
+    catchDrops(this, root);
   }
 
   close() {
@@ -54,69 +53,6 @@ class View {
     return promise.catch((error) => say(error.message, true));
   }
 
-  // --- layout ---
-
-  left() {
-    const p = this.parts;
-    p.canvas = el("canvas", { tabindex: 0, role: "application", "aria-describedby": "try-how" });
-    p.drop = el("div", { class: "drop" }, el("p", {}, "Drop an image here: PNG, JPEG, TIFF, NIfTI, NRRD, DICOM; a series as files or zip."),
-      el("p", {}, el("button", { type: "button", class: "main", onclick: () => p.file.click() }, "Choose files"), " or open one from the ",
-        el("a", { href: address("corpus") }, "corpus"), "."));
-    p.slider = el("input", { type: "range", min: 0, "aria-label": "slice", oninput: () => this.go(Number(p.slider.value)) });
-    p.slice = el("output", { class: "quiet" });
-    p.strip = el("div", { class: "strip" }, this.button("[", "Slice before ([)", () => this.go(tab.look.index - 1)), p.slider,
-      this.button("]", "Slice behind (])", () => this.go(tab.look.index + 1)), p.slice);
-    p.state = el("span", { role: "status", class: "state" });
-    p.bar = el("progress", { max: 1, "aria-label": "progress", hidden: true });
-    p.how = el("p", { id: "try-how", class: "quiet how" },
-      "Left click: object. Right click: not. Drag: box. Ctrl + wheel: zoom, Space + drag: move. Without a mouse: Shift + arrows, Enter.");
-    return el("section", { class: "clickable", "aria-label": "Image" }, el("div", { class: "well" }, p.canvas, p.drop), p.strip,
-      el("div", { class: "foot" }, p.state, p.bar), p.how);
-  }
-
-  right() {
-    const p = this.parts;
-    p.file = el("input", { type: "file", multiple: true, accept: ACCEPT, class: "hidden", "aria-label": "image files", onchange: () => this.files([...p.file.files]) });
-    p.name = el("p", { class: "name" });
-    p.settings = el("div", { class: "settings" });
-    p.tools = el("div", { class: "tools", role: "radiogroup", "aria-label": "Tool" }, TOOLS.map(([key, text]) =>
-      el("button", { type: "button", role: "radio", "data-tool": key, onclick: () => this.setTool(key) }, text)));
-    p.undo = this.button("Undo", "u", () => this.undo());
-    p.redo = this.button("Redo", "r", () => this.redo());
-    p.clear = this.button("Clear", "Prompts of this object on this slice (c)", () => this.clear());
-    p.three = this.button("Three masks", "Show three alternatives (m)", () => this.three());
-    p.choices = el("div", { class: "choices" });
-    p.objects = el("ul", { class: "objects" });
-    p.follow = this.button("Follow through slices", "Both ways from the prompted slices (t)", () => this.follow());
-    p.unfollow = this.button("Forget followed", "Masks of this object that were followed", () => this.guard(tab.unfollow()));
-    p.each = el("input", { type: "checkbox" });
-    p.exports = [["nifti", "NIfTI"], ["png", "PNG"], ["prompts", "Prompts (JSON)"]].map(([form, text]) =>
-      this.button(text, form === "nifti" ? "On the grid of the image, all slices (e)" : "", () => this.save(form)));
-    p.all = this.button("Clear all", "Prompts and masks of all objects", () => this.clearAll());
-    return el("aside", { "aria-label": "Controls" }, el("div", { class: "row" }, this.button("Open file", "o", () => p.file.click()), p.file, p.name), p.settings,
-      el("h2", {}, "Prompts"), p.tools, el("div", { class: "row" }, p.undo, p.redo, p.clear, p.three), p.choices,
-      el("h2", {}, "Objects"), p.objects, el("div", { class: "row" }, this.button("New object", "n", () => tab.addObject()), p.all),
-      el("div", { class: "row follow" }, p.follow, p.unfollow),
-      el("h2", {}, "Export"), el("div", { class: "row" }, p.exports), el("label", { class: "quiet" }, p.each, " a file for each object"));
-  }
-
-  button(text, title, onclick) {
-    return el("button", { type: "button", title, onclick }, text);
-  }
-
-  catchDrops(root) {
-    root.addEventListener("dragover", (event) => {
-      event.preventDefault();
-      root.classList.add("over");
-    });
-    root.addEventListener("dragleave", (event) => event.target === root && root.classList.remove("over"));
-    root.addEventListener("drop", (event) => {
-      event.preventDefault();
-      root.classList.remove("over");
-      this.files([...event.dataTransfer.files]);
-    });
-  }
-
   // --- opening ---
 
   async openRoute(route) {
@@ -128,7 +64,8 @@ class View {
     tab.route = asked;
   }
 
-  files(files) {
+  files(given) {
+    const files = visible(given);
     this.parts.file.value = "";
     if (!files.length) return;
     if (tab.prompts.size && !confirm("Open another image? What is drawn on this one is lost.")) return;
