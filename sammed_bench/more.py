@@ -22,6 +22,7 @@ from sammed_bench import (
 from sammed_bench.paper_values import published
 from sammed_bench.reading import Section, cuts, failures_table
 from sammed_bench.tables import Table, prepare
+from sammed_bench.text import with_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -98,7 +99,7 @@ def more_sections(
                 Section(
                     name=name,
                     title=table.title,
-                    tables=tuple(cuts(replace(table, note=""))),
+                    tables=tuple(cuts(with_interval(replace(table, note="")))),
                     full=None if full is None else replace(full, title="", note=""),
                     note=table.note,
                     charts=charts[name](table) if name in charts else (),

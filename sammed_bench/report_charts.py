@@ -178,7 +178,7 @@ def paper_charts(
         there = [m for m in models if any(row["model"] == m for row in rows)]
         pair = [_first(there, kinds, kind) for kind in _TRAINED]
         if all(pair):
-            found.append(_organs(rows, [m for m in pair if m], set_name, mode))
+            found.append(_organs(rows, models, [m for m in pair if m], (set_name, mode)))
     return tuple(found)
 
 
@@ -204,11 +204,15 @@ def _first(labels: Sequence[str], kinds: Mapping[str, str], kind: str) -> str | 
 
 
 def _organs(
-    rows: Sequence[Mapping[str, Any]], pair: Sequence[str], set_name: str, mode: str
+    rows: Sequence[Mapping[str, Any]],
+    models: Sequence[str],
+    pair: Sequence[str],
+    where: tuple[str, str],
 ) -> Chart:
-    """FT-SAM and SAM-Med2D organ by organ."""
+    """FT-SAM and SAM-Med2D organ by organ, in their colours of the other figures."""
+    set_name, mode = where
     own = [row for row in rows if row["model"] in pair]
-    paint = painted(own, pair)
+    paint = {m: fill for m, fill in painted(rows, models).items() if m in pair}
     lines = []
     for organ in sorted({str(row["organ"]) for row in own}):
         dots = [
@@ -241,6 +245,7 @@ def offset_charts(table: Table, models: Sequence[str]) -> tuple[Chart, ...]:
     for set_name, rows in _by_set([r for r in table.rows if r["view"] == "all"]):
         axes = ("box offset (px)", "mean Dice (%)")
         svg = plots.curve_chart(rows, models, x="offset_px", y="dice", axes=axes)
-        about = {"name": f"offset-{set_name}", "svg": svg, "note": table.note}
+        about = {"name": f"offset-{set_name}", "svg": svg}
+        about["note"] = "View all, mean over masks; upright lines: 95 % intervals."
         found.append(about | {"title": f"Dice over the box offset, {set_title(set_name)}"})
     return tuple(found)
