@@ -1,7 +1,8 @@
 """SAM 2 and 2.1 behind the two methods: ``--model sam2=sam2:CHECKPOINT`` (extra ``sam2``).
 
-Thin: all goes through ``SAM2ImagePredictor``'s public batch methods, so its own preparation holds. Three masks are asked for where one click is all there is, the best
-by predicted IoU is taken, as its documentation advises; else one. Its low-res logits are fed back.
+Thin: all goes through ``SAM2ImagePredictor``'s public batch methods, so its own preparation holds.
+Where one click is all there is three masks are asked for and the best by predicted IoU is taken, as
+its documentation advises; else one. Its low-res logits are fed back.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ class Sam2Bench:
             return_logits=True,
         )
         made = zip(masks, shares, low, prompts, strict=True)
-        return [_best(*answer, len(given)) for *answer, given in made]
+        return [_best(m, s, rough, len(p)) for m, s, rough, p in made]
 
 
 def _one_click(prompts: ImagePrompts) -> bool:
