@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import shutil
 import tempfile
 import threading
 from abc import ABC, abstractmethod
@@ -29,6 +31,7 @@ MOST_FILES = 4000
 MOST_BYTES = 1 << 30
 _MOST_DECODED = min(MAX_DECODED_BYTES, 3 << 29)
 _LONGEST_NAME = 120
+_PREFIX = "sammed-page-"
 _KINDS = ("nifti", "itk", "raster", "dicom")
 
 
@@ -131,6 +134,14 @@ class SampleImage(Opened):
         )
 
 
+def sweep() -> None:
+    """Remove the files of servers of this machine that were killed."""
+    for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
+        pid = left.name.removeprefix(_PREFIX).partition("-")[0]
+        if pid.isdigit() and Path("/proc").is_dir() and not Path(f"/proc/{pid}").exists():
+            shutil.rmtree(left, ignore_errors=True)
+
+
 @dataclass(kw_only=True)
 class Inbox:
     """The files of one image that a session dropped, in a folder that ends with it.
@@ -142,7 +153,7 @@ class Inbox:
     most_bytes: int = MOST_BYTES
 
     def __post_init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="sammed-page-")
+        self._folder = tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-")
         self.folder = Path(self._folder.name)
         self._dropped = self.folder / "dropped"
         self._names: set[Path] = set()

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
 from sammed_app.page.drawing import MOST_POINTS
-from sammed_app.page.images import SampleImage
+from sammed_app.page.images import SampleImage, sweep
 from sammed_app.page.library import Library
 from sammed_app.page.session import Look
 from sammed_app.page.sessions import Sessions
@@ -110,6 +110,7 @@ class NameIn(_Strict):
 
 def router(settings: PageSettings, library: Library) -> APIRouter:
     """The routes, with the worker behind them; it ends with the server."""
+    sweep()
     weights, worker = Weights(settings.models), Worker()
     sessions = Sessions(weights, worker)
     # Decoding has a thread of its own: one team of OpenMP threads, not one for each of a pool.
@@ -266,7 +267,7 @@ def _export(routes: APIRouter, sessions: Sessions) -> None:
         if form == "prompts":
             text = json.dumps(session.prompts(), indent=1) + "\n"
             return _attached("prompts.json", text.encode(), "application/json")
-        with tempfile.TemporaryDirectory(prefix="sammed-page-") as folder:
+        with tempfile.TemporaryDirectory(prefix="sammed-export-") as folder:
             files = session.export(Path(folder), form, per_object=per_object)
             if len(files) == 1:
                 return _attached(files[0].name, files[0].read_bytes(), "application/octet-stream")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -19,7 +20,7 @@ from try_fakes import bomb, disc, giant_nifti, giant_png, nifti, png, zipped
 
 from sammed_app.page.drawing import Drawing, Drawn, prompt_rows
 from sammed_app.page.embeddings import EmbeddingKey, Embeddings
-from sammed_app.page.images import Inbox
+from sammed_app.page.images import Inbox, sweep
 from sammed_app.page.session import Look
 from sammed_app.page.sessions import IDLE_S, Sessions
 from sammed_app.page.weights import Weights
@@ -293,6 +294,18 @@ def test_weights_without_a_file_and_unknown_labels(tmp_path):
     weights = Weights([Wanted(label="mine", path=tmp_path / "x.safetensors")])
     with pytest.raises(UsageError, match="'mine'"):
         weights.model("mime")
+
+
+def test_what_a_killed_server_left_is_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    inbox = Inbox()
+    dead = tmp_path / "sammed-page-999999999-x"
+    other = tmp_path / "sammed-page-mine"
+    for folder in (dead, other):
+        folder.mkdir()
+    sweep()
+    assert [p for p in (dead, other, inbox.folder) if p.exists()] == [other, inbox.folder]
+    inbox.close()
 
 
 def test_tabs_are_closed_when_idle_and_their_files_go():
