@@ -77,7 +77,8 @@ class AskedModels:
         source = str(self._listed.get(label, {}).get("source") or "")
         kind = score["kind"] if score["kind"] in KINDS else None
         beside = self._results.absolute().parent.parent
-        for path in dict.fromkeys((Path(source), beside / source)) if source and kind else ():
+        places = (Path(source), beside / source, beside.parent / source)
+        for path in dict.fromkeys(places) if source and kind else ():
             if path.is_file():
                 yield Wanted(label=label, path=path, kind=kind)
 

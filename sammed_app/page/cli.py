@@ -127,7 +127,8 @@ def _scored(results: Path | None) -> Path | None:
     if results is not None and (results / "bench.json").is_file():
         record = json.loads((results / "bench.json").read_text(encoding="utf-8"))
         said = str(record.get("settings", {}).get("corpus") or "corpus")
-        found = [Path(said), results.absolute().parent.parent / said, *found]
+        beside = results.absolute().parent.parent  # of the demo: where it ran is one further up
+        found = [Path(said), beside / said, beside.parent / said, *found]
     return next((path for path in found if (path / "manifest.json").is_file()), None)
 
 

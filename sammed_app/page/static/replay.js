@@ -28,7 +28,9 @@ export async function mountReplay(root, route) {
   const longest = () => Math.max(1, ...panels.map((p) => p.steps.length));
   const slider = el("input", { type: "range", id: "step", min: 0, max: 0, value: 0, "aria-label": "Prompt so far" });
   const told = el("output", { id: "step-text", for: "step" });
-  const at_ = (step) => {
+  let moved = false; // once the user has stepped, an answer that comes later does not jump
+  const at_ = (step, own = true) => {
+    moved ||= own;
     shared.step = Math.min(longest() - 1, Math.max(0, step));
     slider.max = longest() - 1;
     slider.value = shared.step;
@@ -38,7 +40,7 @@ export async function mountReplay(root, route) {
   slider.addEventListener("input", () => at_(Number(slider.value)));
   panels.forEach((panel) => (panel.changed = () => {
     shared.part = closeUp(near, panels, masks);
-    at_(longest() - 1);
+    at_(moved ? shared.step : longest() - 1, false);
   }));
   let beat = 0;
   const stop = () => {
@@ -97,7 +99,7 @@ export async function mountReplay(root, route) {
       el("span", {}, swatch(PROMPT, "prompts: + object, − background")), zoomBox),
     el("div", { class: "pair" }, panels.map((panel) => panel.place)),
   );
-  at_(0);
+  at_(0, false);
   panels.forEach((panel) => panel.load());
   return {
     keys: {
