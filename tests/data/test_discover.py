@@ -189,7 +189,7 @@ def test_time_grows_with_the_number_of_files(tmp_path, monkeypatch):
     n = 20_000
     listing = [(f"{kind}/{i:06d}.png", False) for kind in ("i", "s") for i in range(n)]
     monkeypatch.setattr("sammed_data.discover.walk_matching", lambda *_: iter(listing))
-    start = time.perf_counter()
+    start = time.process_time()
     found = discover(_entry(["i/{n}.png"], ["s/{n}.png"]), tmp_path)
     assert len(found.cases) == n
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
