@@ -207,6 +207,8 @@ def _suite(results: Path, conditions: Conditions, corpus: Corpus) -> Iterator[st
         yield f"{SUITE} is not the suite {suite.name} that comes with this sammed"
     stated = {"modes": suite.modes, "metrics": suite.metrics, "seed": suite.seed}
     stated |= {"tolerance": suite.tolerance, "edition": suite.edition, "datasets": suite.ids}
+    there = {shard.parent.name for shard in corpus.shards}
+    stated["splits"] = tuple(split for split in suite.splits if split in there)
     for name, value in stated.items():
         if getattr(conditions, name) != value:
             yield f"{name} in bench.json differ from the suite: {getattr(conditions, name)}"

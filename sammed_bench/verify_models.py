@@ -67,7 +67,8 @@ def load_models(
             found[label] = _judged(baselines[label], entry)
             continue
         try:
-            model = _model(label, given.get(label), asked.get(label), settings, device)
+            wanted = asked.get(label) or _by_source(entry)
+            model = _model(label, given.get(label), wanted, settings, device)
         except ModelError as err:
             lacking.append(f"{label} ({err})")
             continue
@@ -78,6 +79,12 @@ def load_models(
             "give --model LABEL=PATH, or --skip LABEL to leave its rows unverified"
         )
     return found
+
+
+def _by_source(entry: Mapping[str, Any]) -> Wanted | None:
+    """Where records that do not list how models were asked for say they came from."""
+    path = Path(entry.get("source") or "nowhere")
+    return Wanted(label=entry["name"], path=path, kind=entry["kind"]) if path.is_file() else None
 
 
 def _model(

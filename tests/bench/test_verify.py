@@ -24,8 +24,11 @@ from sammed_bench.suite_freeze import Asked, freeze
 from sammed_bench.suite_run import configured
 from sammed_bench.verify import differences, draw, verify
 from sammed_bench.verify_bound import caught, upper_bound
+from sammed_bench.verify_models import load_models
 from sammed_data.corpus import Corpus
 from sammed_data.types import CorpusError, ModelError, UsageError
+from sammed_model.checkpoint import save_model
+from sammed_model.sam import build_sam, spec_for
 
 MODES = ("bbox", "1pt", "3pt")
 BRIGHT = Wanted(label="bright", factory="bench_fakes:make_bright")
@@ -220,6 +223,20 @@ def test_prompts_that_were_changed_are_seen(results):
     assert any("are not those that sam-med2d draws" in p for p in verdict.problems)
     path.unlink()
     assert any("are missing" in p for p in _verify(results, sample=2).problems)
+
+
+def test_results_without_a_list_of_models_are_found_by_their_source(results, tmp_path):
+    record = json.loads((results / "bench.json").read_text())
+    weights = tmp_path / "w.safetensors"
+    save_model(build_sam(spec_for("vit_tiny"), 0, kind="sam"), weights)
+    entry = {"name": "tiny", "kind": "sam", "recipe": "released weights", "source": str(weights)}
+    record["models"] = [entry | {"weights_sha256": "0" * 64}]
+    record["settings"]["models"] = []
+    found = load_models(record, Corpus(record["settings"]["corpus"]), "cpu", {}, [])
+    assert "tiny has weights_sha256" in found["tiny"].problems[0]
+    record["models"][0]["source"] = "elsewhere"
+    with pytest.raises(ModelError, match="does not say where it came from"):
+        load_models(record, Corpus(record["settings"]["corpus"]), "cpu", {}, [])
 
 
 def test_a_suite_that_was_bent_is_seen(results, made):
