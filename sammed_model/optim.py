@@ -15,6 +15,9 @@ from sammed_model.config import GROUPS, TrainConfig
 _HALVE_AT = (7 / 12, 10 / 12)
 _FINAL = 0.02
 _MOMENTS = ("exp_avg", "exp_avg_sq")
+# Of a gain that starts at zero (a quiet adapter's): Adam moves a weight by about the rate, whatever
+# its gradient, so that at the common rate the adapter stays all but shut for hundreds of steps.
+_OPENING = 10.0
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -40,17 +43,27 @@ def make_optimiser(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
         setting = config.group(name)
         own = decay if setting.decay is None else setting.decay
         found = [p for n, p in trainable(model).items() if group_of(n) == name]
-        for some, rate in (
-            ([p for p in found if p.ndim > 1], own),
-            ([p for p in found if p.ndim <= 1], 0.0),
+        shut = _shut_gains(model) if name == "adapters" else set()
+        vectors = [p for p in found if p.ndim <= 1]
+        for some, rate, factor in (
+            ([p for p in found if p.ndim > 1], own, 1.0),
+            ([p for p in vectors if id(p) not in shut], 0.0, 1.0),
+            ([p for p in vectors if id(p) in shut], 0.0, _OPENING),
         ):
             if some:
+                factor *= setting.lr
                 groups.append(
-                    {"params": some, "weight_decay": rate, "factor": setting.lr, "name": name}
+                    {"params": some, "weight_decay": rate, "factor": factor, "name": name}
                 )
     # One kernel for all weights where there are many launches to save.
     fused = next(model.parameters()).device.type == "cuda"
     return torch.optim.AdamW(groups, lr=config.lr, fused=fused)
+
+
+def _shut_gains(model: nn.Module) -> set[int]:
+    """Identities of the output gains of fresh adapters that add zero."""
+    gains = (p for n, p in trainable(model).items() if n.endswith(".adapter.norm.weight"))
+    return {id(gain) for gain in gains if not gain.any()}
 
 
 def learning_rate(config: TrainConfig, step: int, progress: float) -> float:

@@ -12,7 +12,7 @@ from tiny_corpus import write_corpus
 from sammed_data.corpus import Corpus, View
 from sammed_data.index import open_index
 from sammed_model import passes, step
-from sammed_model.adapters import leave_prompts
+from sammed_model.adapters import adapters_of, add_adapters, leave_prompts, train_only
 from sammed_model.config import TrainConfig
 from sammed_model.dataset import Draw
 from sammed_model.embeddings import Embedder
@@ -203,3 +203,20 @@ def test_vectors_are_not_decayed():
     assert all((p.ndim > 1) == (g["weight_decay"] > 0) for g in groups for p in g["params"])
     released = make_optimiser(model, TrainConfig(weight_decay=0.1, recipe="released"))
     assert {g["weight_decay"] for g in released.param_groups} == {0.0}
+
+
+def test_gains_that_start_at_zero_learn_faster():
+    """At the common rate Adam would leave a fresh adapter all but shut."""
+    for zero_init, factors in ((True, {1.0: 6, 10.0: 6}), (False, {1.0: 12})):
+        model = small("ft-sam")
+        add_adapters(model, zero_init=zero_init)
+        train_only(model, "sam-med2d")
+        gains = {id(a.norm.weight) for a in adapters_of(model)}
+        biases = {id(a.norm.bias) for a in adapters_of(model)}
+        found = {}
+        for group in make_optimiser(model, TrainConfig()).param_groups:
+            own = sum(id(p) in gains | biases for p in group["params"])
+            if own:
+                found[group["factor"]] = own
+                assert group["factor"] == 1 or {id(p) for p in group["params"]} == gains
+        assert found == factors
