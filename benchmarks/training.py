@@ -85,7 +85,13 @@ def main() -> None:
         "clock": "computing" if args.cpu_time else "wall",
     }
     say(", ".join(f"{key} {value}" for key, value in about.items()))
-    cases = [case(args, batch, say) for batch in args.batches]
+    cases = []
+    for batch in args.batches:
+        try:
+            cases.append(case(args, batch, say))
+        except torch.OutOfMemoryError:  # the largest batch is there to fill the card
+            say(f"\nbatch {batch}: does not fit this card")
+            torch.cuda.empty_cache()
     if args.json:
         print(json.dumps({"about": about, "cases": cases}))
 

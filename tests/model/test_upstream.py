@@ -121,6 +121,14 @@ def test_vit_b_at_256_px(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["vit_l", "vit_h"])
+def test_larger_ones_at_256_px(tmp_path, name):
+    live = upstream(name, 256)
+    torch.save(live.state_dict(), tmp_path / "sam.pth")
+    check(load_model(tmp_path / "sam.pth", kind="sam"), live, 256, COMBINATIONS[-1:])
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vit_b", "vit_l", "vit_h"])
 def test_at_1024_px(tmp_path, name):
     live = upstream(name, 1024)
