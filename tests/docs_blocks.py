@@ -48,6 +48,14 @@ class Command:
     words: tuple[str, ...]
     out: str | None = None
 
+    @property
+    def sammed(self) -> tuple[str, ...] | None:
+        """The words after `sammed` or `-m sammed`; None = another command."""
+        for n, word in enumerate(self.words):
+            if word == "sammed" and (n == 0 or self.words[n - 1] == "-m"):
+                return self.words[n + 1 :]
+        return None
+
 
 def blocks(page: Path) -> list[Block]:
     text = page.read_text(encoding="utf-8")

@@ -6,6 +6,8 @@ import contextlib
 import io
 import os
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -73,7 +75,7 @@ def test_every_page_has_blocks_with_a_language():
 
 @pytest.mark.parametrize("block", **named(SHELL))
 def test_the_commands_of_a_block_exist(block: Block):
-    calls = [c.words[1:] for c in commands(block.body) if c.words[:1] == ("sammed",)]
+    calls = [c.sammed for c in commands(block.body) if c.sammed is not None]
     assert [f"{' '.join(c)}: {wrong_in(c)}" for c in calls if wrong_in(c)] == []
 
 
@@ -113,12 +115,28 @@ def test_yaml_is_yaml(block: Block):
 
 
 @pytest.fixture(scope="session")
-def demo_folder(tmp_path_factory):
+def demo_once(tmp_path_factory):
     """A folder as `sammed demo` leaves it, from a quick one."""
     folder = tmp_path_factory.mktemp("docs") / "demo"
     result = CliRunner().invoke(sammed.app, ["demo", "--dir", str(folder), "--quick", "-q"])
     assert result.exit_code == 0, result.exception
     return folder
+
+
+@pytest.fixture
+def demo_folder(demo_once, tmp_path, monkeypatch):
+    """That folder for one page alone: what a page writes or withdraws, no other page sees."""
+    monkeypatch.delenv("SAMMED_DATA", raising=False)
+    monkeypatch.setenv("SAMMED_WEIGHTS", str(tmp_path / "weights"))
+    return shutil.copytree(demo_once, tmp_path / "demo", copy_function=_copy)
+
+
+def _copy(source, target):
+    """Weights are never changed in place, so they are shared."""
+    if source.endswith(".safetensors"):
+        os.link(source, target)
+    else:
+        shutil.copy2(source, target)
 
 
 def run(command: Command, here: Path) -> Path:
@@ -127,7 +145,12 @@ def run(command: Command, here: Path) -> Path:
         there = (here / command.words[1]).resolve()
         # `cd demo` leads to where a reader's demo lies: here.
         return there if there.is_dir() else here
-    assert command.words[0] == "sammed", f"only sammed and cd run here, not {command.words}"
+    if command.words[0] in ("cp", "head"):
+        done = subprocess.run(command.words, cwd=here, capture_output=True, check=True)
+        if command.out:
+            (here / command.out).write_bytes(done.stdout)
+        return here
+    assert command.words[0] == "sammed", f"only sammed, cd, cp, head run, not {command.words}"
     words = command.words[1:]
     if len(words) == 1 or words[1].startswith("-"):  # `bench`, but not `bench verify`
         words += SHORTER.get(words[0], ())

@@ -18,8 +18,10 @@ from tests.data import build_fakes as fakes
 DOCS = fakes.REPO / "docs"
 
 
-def _block(document, language):
-    return re.search(rf"```{language}\n(.*?)```", (DOCS / document).read_text(), re.DOTALL)[1]
+def _block(document, language, holding=""):
+    """The first block of a language that holds a text."""
+    found = re.findall(rf"```{language}\n(.*?)```", (DOCS / document).read_text(), re.DOTALL)
+    return next(block for block in found if holding in block)
 
 
 @pytest.fixture
@@ -34,7 +36,7 @@ def job(tmp_path):
         (bin_ / name).write_text(f"#!/bin/bash\n{text}\n")
         (bin_ / name).chmod(0o755)
     script = tmp_path / "job.sh"
-    script.write_text(_block("cluster.md", "bash").replace("auto/40", "auto"))
+    script.write_text(_block("cluster.md", "bash", "#SBATCH --array").replace("auto/40", "auto"))
     return script
 
 
@@ -66,7 +68,7 @@ def source(tmp_path):
 
 
 def test_the_sbatch_script_is_bash_and_asks_for_the_warning():
-    script = _block("cluster.md", "bash")
+    script = _block("cluster.md", "bash", "#SBATCH --array")
     checked = subprocess.run(["bash", "-n"], input=script, text=True, capture_output=True,
                              check=False)  # fmt: skip
     assert checked.returncode == 0, checked.stderr

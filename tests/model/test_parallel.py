@@ -140,7 +140,7 @@ def test_torchrun_command_line(corpus, tmp_path):
 def _template() -> str:
     """The SLURM script for training in docs/cluster.md."""
     text = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
-    return text.split("```sh\n")[1].split("```")[0]
+    return next(b for b in text.split("```bash\n")[1:] if "--nodes=2" in b).split("```")[0]
 
 
 def _scheduler(folder: Path, torchrun: str) -> dict[str, str]:
