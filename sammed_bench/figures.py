@@ -163,6 +163,8 @@ def _bar(x: float, row: Mapping[str, Any], paint: str, by: str, wide: int) -> st
             f'<line x1="{middle:.1f}" x2="{middle:.1f}" y1="{y_of(100 * row["low"]):.1f}" '
             f'y2="{y_of(top):.1f}" stroke="#222" stroke-width="1.5"/>'
         )
+    if wide < 17:  # no room for a number; pointing at the bar shows it
+        return bar
     size = 11 if wide >= 26 else 9
     return bar + (
         f'<text x="{middle:.1f}" y="{y_of(top) - 4:.1f}" font-size="{size}">{percent:.0f}</text>'

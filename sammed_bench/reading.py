@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 # What one sentence says where all lines of an overall table agree.
 _SAID = (
-    ("patients", "{} patients"),
     ("unit", "clusters are: {}"),
     ("datasets", "datasets: {}"),
     ("modalities", "modalities: {}"),

@@ -33,7 +33,7 @@ from sammed_bench.tables import TRIVIAL, Table
 from sammed_data.types import UsageError
 
 # A figure that is wider has a line of its own.
-_WIDE_PX = 760
+_WIDE_PX, _PAGE_PX = 760, 1160
 # Long tables that say who has seen what they are means of.
 SEEN_IN = ("overall", "dataset")
 _DEFINITIONS = (
@@ -155,6 +155,9 @@ def write_report(results: Path, beside: Sequence[Path] = ()) -> Report:
     try:
         for folder in ("tables", "figures"):
             (out / folder).mkdir(parents=True, exist_ok=True)
+            for old in (out / folder).iterdir():  # of a report that had other tables
+                if old.suffix in (".csv", ".tex", ".svg"):
+                    old.unlink()
         for table in [*report.long, *report.about]:
             (out / "tables" / f"{table.name}.csv").write_text(text.csv_text(table), "utf-8")
         for section in report.sections:
@@ -247,7 +250,9 @@ def charts(report: Report) -> list[dict[str, str]]:
         rows = [r for r in cut.rows if r["view"] == "all" and r["dice"] is not None]
         if rows:
             title = cut.title.removeprefix("Overall, ").rpartition(", ")[0]
-            svg = bar_chart(rows, report.models)
+            modes = len({row["mode"] for row in rows})
+            room = (_PAGE_PX - 36 * modes) // len(rows)
+            svg = bar_chart(rows, report.models, wide=max(10, min(32, room)))
             about = {"name": f"dice-{rows[0]['set']}", "title": f"Mean Dice, {title}", "svg": svg}
             found.append(
                 about | {"note": f"{chart_note(rows, report.edition)} {report.stamp}".strip()}

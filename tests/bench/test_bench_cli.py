@@ -28,7 +28,7 @@ def test_the_terminal_shows_tables_with_counts(results):
     _, text = results
     for words in ("By organ", "By modality", "Overall, test", "gain", "liver", "95 % interval"):
         assert words in text
-    assert re.search(r"bbox +oracle +44 +22 +0 +100\.0", text)
+    assert re.search(r"bbox +oracle +– +44 +22 +0 +100\.0", text)
     assert "report.html" in text
 
 
