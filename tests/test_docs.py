@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -109,6 +110,48 @@ def test_links_lead_somewhere(page: Path):
 @pytest.mark.parametrize("block", **named([b for b in BLOCKS if b.language == "yaml"]))
 def test_yaml_is_yaml(block: Block):
     assert list(yaml.safe_load_all(block.body))
+
+
+def test_scripts_that_pages_call_exist():
+    called = [
+        (b.name, word)
+        for b in SHELL
+        for c in commands(b.body)
+        for word in c.words[1:2]
+        if c.words[0] == "python" and word.endswith(".py")
+    ]
+    assert [where for where in called if not (ROOT / where[1]).is_file()] == []
+    assert called
+
+
+EVIDENCE = [c for c in inline_code(ROOT / "docs" / "evidence.md") if re.match("pytest|python", c)]
+
+
+@pytest.mark.parametrize("call", EVIDENCE)
+def test_the_evidence_names_tests_and_scripts_that_exist(call: str):
+    program, path, *rest = shlex.split(call)
+    assert (ROOT / path).exists()
+    if program == "pytest":
+        wanted = rest[rest.index("-k") + 1].split(" or ") if "-k" in rest else [""]
+        names = list(names_below(ROOT / path))
+        assert [word for word in wanted if not any(word in name for name in names)] == []
+
+
+def names_below(path: Path):
+    """Names as `-k` sees them: file and function."""
+    for file in sorted(path.rglob("test_*.py")) if path.is_dir() else [path]:
+        for name in re.findall(r"^def (test_\w+)", file.read_text(encoding="utf-8"), re.MULTILINE):
+            yield f"{file.name}::{name}".lower()
+
+
+def test_the_jobs_for_kubernetes_call_what_exists():
+    jobs = [j for b in BLOCKS if b.language == "yaml" for j in yaml.safe_load_all(b.body)]
+    pods = [j["spec"]["template"]["spec"] for j in jobs if j.get("kind") == "Job"]
+    assert len(pods) == 2
+    for words in (p["containers"][0]["command"] + p["containers"][0]["args"] for p in pods):
+        script = words[-1] if words[0] == "bash" else shlex.join(words)
+        (call,) = [c.sammed for c in commands(script) if c.sammed is not None]
+        assert wrong_in(call) == ""
 
 
 # ---------------------------------------------------------------- run
