@@ -63,7 +63,8 @@ MENDS: dict[str, tuple[str, str]] = {
         "DataLoader.py: stretched by the nearest pixel or padded, BGR under RGB constants",
     ),
     "quiet-adapters": (
-        "a fresh adapter adds zero: training starts from the pretrained model",
+        "a fresh adapter adds zero and opens ten times as fast: training starts from the "
+        "pretrained model",
         "adapter initialisation: a LayerNorm'd random token on every residual from step 0",
     ),
     "clip": (
