@@ -12,6 +12,7 @@ from sammed_bench.baselines import TRIVIAL_NAMES
 from sammed_bench.editions import NATIVE
 from sammed_bench.models import (
     MODELS,
+    STAR,
     WEIGHT_NAMES,
     from_factory,
     known_kind,
@@ -82,7 +83,7 @@ def parse_model(text: str) -> Wanted:
             return Wanted(label=label, path=Path(rest.removeprefix(f"{kind}:")), kind=kind)
     path, _, last = rest.rpartition(":")
     if path and not Path(rest).exists():
-        if last in KINDS:
+        if last in KINDS or last == STAR:
             return Wanted(label=label, path=Path(path), kind=last)
         if "/" not in rest and not Path(path).exists() and last.isidentifier():
             return Wanted(label=label, factory=rest)

@@ -18,6 +18,7 @@ from sammed_bench.editions import AS_RELEASED, NATIVE, RELEASED
 from sammed_bench.observers import SecondObserver
 from sammed_bench.types import PROMPT_KINDS, ImagePrompts, Model, ModelFacts, Prediction
 from sammed_data.types import ModelError, nearest
+from sammed_model.adapters import drop_adapters
 from sammed_model.checkpoint import load_model, weight_digest
 from sammed_model.frame import Frame
 from sammed_model.sam import SamModel
@@ -25,6 +26,8 @@ from sammed_model.types import KINDS, Prompts
 
 # A coarse mask becomes logits for models that are fed logits; certainty is cut at this share.
 _CERTAIN = 1e-3
+# A file of SAM-Med2D used without its adapters: the paper's SAM-Med2D*.
+STAR = "sam-med2d-star"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +162,7 @@ def sam_from_file(
     Args:
         name: label.
         path: safetensors of this toolkit or a published checkpoint.
-        kind: what the weights are, where the file does not say.
+        kind: what the weights are, where the file does not say; STAR leaves adapters out.
         device: where to run.
         edition: how it is fed.
 
@@ -173,8 +176,22 @@ def sam_from_file(
             f"`sammed weights fetch NAME` and give --model {name}=NAME"
         )
     size = RELEASED.image_size if edition == AS_RELEASED else None
-    model = load_model(path, device=device, kind=kind, image_size=size)
+    known = "sam-med2d" if kind == STAR else kind
+    model = load_model(path, device=device, kind=known, image_size=size)
+    if kind == STAR:
+        model = _without_adapters(model, path)
     return SamBench(model.to(device), name, source=str(path), edition=edition)
+
+
+def _without_adapters(model: SamModel, path: Path) -> SamModel:
+    if model.spec.adapters == "none":
+        raise ModelError(
+            f"expected adapters to leave out in {path} (kind {STAR}), found none: give it as "
+            "sam-med2d"
+        )
+    recipe = model.metadata.get("recipe", "released weights")
+    model.metadata = model.metadata | {"recipe": f"{recipe}, adapters left out"}
+    return drop_adapters(model)
 
 
 def from_factory(name: str, target: str) -> Model:
@@ -233,6 +250,7 @@ def known_kind(kind: str) -> str:
 __all__ = [
     "MODELS",
     "PROMPT_KINDS",
+    "STAR",
     "WEIGHT_NAMES",
     "Oracle",
     "SamBench",

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from sammed_bench.choose import choose, load, parse_model
+from sammed_bench.types import ImagePrompts
 from sammed_data.types import ModelError, UsageError
+from sammed_model.adapters import add_adapters
 from sammed_model.checkpoint import save_model
 from sammed_model.sam import build_sam, spec_for
 
@@ -110,3 +115,32 @@ def test_no_model_takes_the_label_of_a_baseline(tmp_path):
         choose(["box-full=x.pth"], tmp_path)
     with pytest.raises(ModelError, match="without arguments"):
         load(parse_model("x=json:loads"), "cpu")
+
+
+def test_sam_med2d_without_its_adapters(tmp_path):
+    model = add_adapters(build_sam(spec_for("vit_tiny"), kind="sam-med2d"), zero_init=False)
+    path = tmp_path / "m.safetensors"
+    save_model(model, path)
+    with_them = load(parse_model(f"a={path}"), "cpu")
+    star = load(parse_model(f"star={path}:sam-med2d-star"), "cpu")
+    assert star.facts.name == "star"
+    assert star.facts.weights_sha256 != with_them.facts.weights_sha256
+    assert "adapters left out" in star.facts.recipe
+    assert (with_them.model.spec.adapters, star.model.spec.adapters) == ("sam-med2d", "none")
+    save_model(build_sam(spec_for("vit_tiny"), kind="sam-med2d"), path)
+    with pytest.raises(ModelError, match="found none: give it as sam-med2d"):
+        load(parse_model(f"star={path}:sam-med2d-star"), "cpu")
+
+
+def test_the_example_of_the_guide_is_a_model(tmp_path, monkeypatch):
+    guide = Path(__file__).parents[2] / "docs" / "models.md"
+    code = guide.read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+    (tmp_path / "mine_of_the_guide.py").write_text(code, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    model = load(parse_model("mine=mine_of_the_guide:factory"), "cpu")
+    image = np.zeros((20, 30), np.uint8)
+    image[5:9, 10:15] = 200
+    asked = ImagePrompts(boxes_M4=torch.tensor([[8.0, 3.0, 18.0, 12.0]]))
+    (found,) = model.predict(model.encode([image]), [asked])
+    assert np.array_equal(found.logits_MHW[0].numpy() > 0, image > 0)
+    assert model.facts.name == "mine"
