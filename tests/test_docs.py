@@ -24,7 +24,7 @@ SHELL = [b for b in BLOCKS if b.language == "bash"]
 # A test has seconds where a reader has minutes: the same command, shorter.
 SHORTER = {
     "train": ("--steps", "2", "--validation-images", "4", "--passes", "2", "--batch", "2"),
-    "bench": ("--limit", "4"),
+    "bench": ("--limit", "2"),
     "demo": ("--quick",),
 }
 # Pages also speak of options of benchmarks/ and of the tests.
