@@ -195,7 +195,8 @@ def run(command: Command, here: Path) -> Path:
         return here
     assert command.words[0] == "sammed", f"only sammed, cd, cp, head run, not {command.words}"
     words = command.words[1:]
-    if len(words) == 1 or words[1].startswith("-"):  # `bench`, but not `bench verify`
+    # Of `bench`, but not of `bench verify`; a suite is frozen and takes no limit.
+    if (len(words) == 1 or words[1].startswith("-")) and "--suite" not in words:
         words += SHORTER.get(words[0], ())
     with contextlib.chdir(here), environment(command.env):
         result = CliRunner().invoke(sammed.app, list(words))
