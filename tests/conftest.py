@@ -7,12 +7,17 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # One thread a test process: the suite runs in two processes on two cores.
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 # The library of weights of whoever runs the tests has no say in them.
 os.environ["SAMMED_WEIGHTS"] = str(Path(__file__).parent / "no-weights")
+
+# A deadline by the wall would fail on a busy machine for no fault of the code.
+settings.register_profile("sammed", deadline=None)
+settings.load_profile("sammed")
 
 SAMPLES = Path(__file__).resolve().parents[2] / "shared" / "samples"
 
