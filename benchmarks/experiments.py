@@ -7,7 +7,7 @@ after the first part of a run (docs/experiments.md). One JSON line for each fini
 the Dice of every mask; what is in the file is not computed again.
 
     OMP_NUM_THREADS=1 python benchmarks/experiments.py results.jsonl --minutes 90
-    python benchmarks/experiments.py results.jsonl --summary --figure docs/experiments-curve.svg
+    python benchmarks/experiments.py results.jsonl --summary --figure curve.svg
 """
 
 from __future__ import annotations

@@ -144,12 +144,14 @@ def curve_points(
 
 def _curve(results: Results, modes: Sequence[str]) -> Iterator[str]:
     sizes = sorted({line["patients"] for line in results.trained})
+    yield "Each cell: Dice; over the start; number of seeds."
+    yield ""
     yield f"| prompt | method | {' | '.join(f'{n} patients' for n in sizes)} |"
     yield "|---|---|" + "---|" * len(sizes)
     cells: dict[tuple[str, str], dict[int, str]] = {}
     for mode, method, size, seeds, dice in curve_points(results, modes):
         over = _points(results.difference(dice, results.start(mode), f"{method} {mode} {size}"))
-        text = f"{100 * dice.mean():.1f}: {over}, {seeds} seeds"
+        text = f"{100 * dice.mean():.1f}; {over}; {seeds}"
         cells.setdefault((mode, method), {})[size] = text
     for mode in modes:
         start = 100 * results.start(mode).mean()
