@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from sammed_data.cli_common import CORPUS, PLACE, one_corpus
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
     from rich.progress import TaskID
 
-_CORPUS = typer.Argument(Path("corpus"), help="Corpus folder.")
 _JSON = typer.Option(False, "--json", help="Print one JSON document instead.")
 
 
@@ -26,7 +27,8 @@ def register(app: typer.Typer) -> None:
 
 
 def audit(
-    corpus: Path = _CORPUS,
+    place: Path | None = PLACE,
+    corpus: Path | None = CORPUS,
     out: Path = typer.Option(
         Path("audit"), help="Folder for audit.html (with pictures), pairs.csv and defects.csv."
     ),
@@ -58,7 +60,7 @@ def audit(
     from sammed_data.corpus import Corpus
     from sammed_data.talk import record_command
 
-    opened = Corpus(corpus)
+    opened = Corpus(one_corpus(place, corpus))
     options = AuditOptions(
         workers=workers or os.cpu_count() or 1, planted=planted, tables=tables, scratch=scratch
     )

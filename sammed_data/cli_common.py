@@ -23,6 +23,18 @@ _NAME_WIDTH = 36  # the longest ids; longer text is folded
 
 SOURCE = typer.Option(None, help="Folder of catalogue entries; default: the bundled ones.")
 ROOT = typer.Option(None, help="Where the datasets lie; default: $SAMMED_DATA or ./data.")
+# a corpus is an argument or --corpus, as one likes; the latter is what train and bench take
+PLACE = typer.Argument(None, metavar="[CORPUS]", help="Corpus folder. [default: corpus]")
+CORPUS = typer.Option(None, "--corpus", help="The same as the argument.")
+
+
+def one_corpus(place: Path | None, corpus: Path | None) -> Path:
+    """The corpus that was named in one way or the other, else ./corpus."""
+    if place is not None and corpus is not None and place != corpus:
+        raise UsageError(
+            f"expected one corpus, found {place} and --corpus {corpus}: leave one of them out"
+        )
+    return place or corpus or Path("corpus")
 
 
 def new_console() -> Console:

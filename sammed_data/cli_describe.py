@@ -7,7 +7,15 @@ from pathlib import Path
 
 import typer
 
-from sammed_data.cli_common import new_console, print_quarantine, print_tables, split_names
+from sammed_data.cli_common import (
+    CORPUS,
+    PLACE,
+    new_console,
+    one_corpus,
+    print_quarantine,
+    print_tables,
+    split_names,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -17,7 +25,8 @@ def register(app: typer.Typer) -> None:
 
 
 def describe(
-    corpus: Path = typer.Argument(Path("corpus"), help="Corpus folder."),
+    place: Path | None = PLACE,
+    corpus: Path | None = CORPUS,
     out: Path | None = typer.Option(None, help="Folder for figures (SVG) and one HTML page."),
     both: bool = typer.Option(
         False, "--lesions-in-both", help="Count lesions in their organ's group as well."
@@ -37,6 +46,7 @@ def describe(
     from sammed_data.describe import count_tables, counts_lines
     from sammed_data.talk import record_command
 
+    corpus = one_corpus(place, corpus)
     opened = Corpus(corpus)
     opened.check_shards()
     counts = Counts(opened)
@@ -61,7 +71,8 @@ def describe(
 
 
 def show(
-    corpus: Path = typer.Argument(Path("corpus"), help="Corpus folder."),
+    place: Path | None = PLACE,
+    corpus: Path | None = CORPUS,
     out: Path = typer.Option(Path("sheet.png"), help="Picture (.png) or page (.html) to write."),
     n: int = typer.Option(24, help="How many images."),
     split: str | None = typer.Option(None, help="Only these splits, separated by commas."),
@@ -88,6 +99,6 @@ def show(
         modalities=tuple(split_names(modality)),
         structures=tuple(split_names(structure)),
     )
-    shown = contact_sheet(Corpus(corpus), out, wanted)
+    shown = contact_sheet(Corpus(one_corpus(place, corpus)), out, wanted)
     answer({"out": out, "images": shown})
     typer.echo(f"{out}: {shown} images")

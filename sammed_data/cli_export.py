@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from sammed_data.cli_common import split_names
+from sammed_data.cli_common import CORPUS, PLACE, one_corpus, split_names
 from sammed_data.types import UsageError, nearest
 
 if TYPE_CHECKING:
@@ -22,7 +22,8 @@ def register(app: typer.Typer) -> None:
 
 def export(
     out: Path = typer.Argument(help="Folder to make."),
-    corpus: Path = typer.Option(Path("corpus"), help="Corpus folder."),
+    place: Path | None = PLACE,
+    corpus: Path | None = CORPUS,
     format_: str = typer.Option("sam-med2d", "--format", help="sam-med2d, nnunet or coco."),
     dataset: str | None = typer.Option(None, help="Dataset ids, separated by commas."),
     split: str | None = typer.Option(None, help="Splits, separated by commas."),
@@ -50,7 +51,7 @@ def export(
         splits=tuple(split_names(split)) or SPLITS,
         view=VIEWS[view],
     )
-    writer, opened = _writer(format_, number), Corpus(corpus)
+    writer, opened = _writer(format_, number), Corpus(one_corpus(place, corpus))
     if dry_run:
         written = count(opened, out, chosen)
     else:

@@ -262,6 +262,12 @@ def _say_next(
     for result in results:
         console.print(f"entry: {result['path']}", markup=False, highlight=False)
     key = "" if public else " --key site.key"
+    if not public and not Path("site.key").is_file():
+        console.print(
+            "restricted data need a secret of yours, made once and kept outside the corpus:\n"
+            "  head -c 32 /dev/urandom > site.key",
+            markup=False, highlight=False,
+        )  # fmt: skip
     console.print(
         f"next: look at the overlays, mend what is in doubt, then\n"
         f"  sammed data build --source {quote(str(out))} --root {quote(str(path))} "

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from sammed_data.cli_common import QUARANTINED, SOURCE, new_console, print_tables
+from sammed_data.cli_common import (
+    CORPUS,
+    PLACE,
+    QUARANTINED,
+    SOURCE,
+    new_console,
+    one_corpus,
+    print_tables,
+)
 
 if TYPE_CHECKING:
     from sammed_data.describe import Table
@@ -21,7 +29,8 @@ def register(app: typer.Typer) -> None:
 
 
 def reconcile(
-    corpus: Path = typer.Argument(Path("corpus"), help="Corpus folder."),
+    place: Path | None = PLACE,
+    corpus: Path | None = CORPUS,
     against: Path = typer.Option(help="SAMed2D_v1.json, with the file of its classes beside it."),
     source: Path | None = SOURCE,
     view: str = typer.Option("sam-med2d", help="Which of our masks count: sam-med2d or all."),
@@ -37,7 +46,9 @@ def reconcile(
     from sammed_data.corpus import Corpus
     from sammed_data.reconcile import reconcile as run
 
-    found = run(Corpus(corpus), against, source=source, view=view, only_built=built)
+    found = run(
+        Corpus(one_corpus(place, corpus)), against, source=source, view=view, only_built=built
+    )
     if as_json:
         typer.echo(json.dumps(found.document(), indent=1))
     else:

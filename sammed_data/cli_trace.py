@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from sammed_data.cli_common import QUARANTINED, ROOT, SOURCE, data_root, new_console
+from sammed_data.cli_common import (
+    CORPUS,
+    PLACE,
+    QUARANTINED,
+    ROOT,
+    SOURCE,
+    data_root,
+    new_console,
+    one_corpus,
+)
 
 if TYPE_CHECKING:
     from sammed_data.trace import Trace
@@ -21,7 +30,8 @@ def register(app: typer.Typer) -> None:
 
 def trace(
     sample: str = typer.Argument(help="sample_id of a row."),
-    corpus: Path = typer.Option(Path("corpus"), help="Corpus folder."),
+    place: Path | None = PLACE,
+    corpus: Path | None = CORPUS,
     source: Path | None = SOURCE,
     root: Path | None = ROOT,
     key: Path | None = typer.Option(None, help="The site's key file, for restricted datasets."),
@@ -34,12 +44,13 @@ def trace(
 
     For example:
 
-      sammed data trace hc18--001_HC--native--0000 --corpus corpus --root /archives
+      sammed data trace hc18--001_HC--native--0000 corpus --root /archives
     """
     from sammed_data.corpus import Corpus
     from sammed_data.trace import trace as run_trace
 
-    found = run_trace(Corpus(corpus), sample, source=source, root=data_root(root), key_file=key)
+    opened = Corpus(one_corpus(place, corpus))
+    found = run_trace(opened, sample, source=source, root=data_root(root), key_file=key)
     if out is not None:
         _write(found, out)
     if as_json:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sammed_data.counts import NO_ORGAN, Amount, Counts
+from sammed_data.splits import MIN_PATIENTS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,10 +75,20 @@ def counts_lines(manifest: Mapping[str, Any]) -> list[str]:
     unknown = sorted(d["id"] for d in datasets if d.get("patient_unit") != "patient")
     if unknown:
         lines.append(f"patients are files or studies, not persons, in: {', '.join(unknown)}")
+    untested = sorted(d["id"] for d in datasets if _only_trains(d["splits"]))
+    if untested:
+        lines.append(
+            f"no patient to test on in: {', '.join(untested)} (under {MIN_PATIENTS} patients all "
+            "train, unless the entry names some under `splits: {test: [...]}`)"
+        )
     leaks = _overlapping_splits(datasets)
     if leaks:
         lines.append(f"the same patients may be in training and in test: {', '.join(leaks)}")
     return lines
+
+
+def _only_trains(splits: Mapping[str, int]) -> bool:
+    return splits["train"] > 0 and not splits["test"] + splits["validation"] + splits["held_out"]
 
 
 def _overlapping_splits(datasets: Sequence[Mapping[str, Any]]) -> list[str]:

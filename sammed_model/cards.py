@@ -197,9 +197,10 @@ def place_of(card: ModelCard) -> Path | None:
 
 
 def find_place(path: Path | str) -> Path | None:
-    """A weight file by its path or by the name of its card, or None."""
-    if Path(path).is_file():
-        return Path(path)
+    """A weight file by its path, that of its training run, or the name of its card, or None."""
+    for place in (Path(path), Path(path) / "model.safetensors"):
+        if place.is_file():
+            return place
     card = load_cards().get(str(path))
     return place_of(card) if card else None
 

@@ -202,7 +202,7 @@ def train(
         int, _option(_KEEPING, "Held-out images scored: --validation-images 200")
     ] = 48,
     modes: Annotated[
-        str, _option(_KEEPING, "Prompts validated: --modes bbox,1pt")
+        str, _option(_KEEPING, "Prompts validated: --prompts bbox,1pt", "--prompts", "--modes")
     ] = "bbox,1pt,3pt,5pt",
     best: Annotated[
         str, _option(_KEEPING, "Those whose mean Dice picks the best weights: --best 1pt")

@@ -43,8 +43,12 @@ def predict(
     inputs: Annotated[list[Path], typer.Argument(help="Images, series folders, folders.")],
     out: Annotated[Path, typer.Option(help="File (.png .nii.gz .nrrd .dcm) or folder.")],
     model: Annotated[
-        str, typer.Option(help="Weight file; PATH:KIND where the file does not say its kind.")
-    ],
+        str,
+        typer.Option(
+            help="Weight file, name or run folder; PATH:KIND where it does not say its kind.",
+            show_default="the newest of ./runs",
+        ),
+    ] = "",
     box: Annotated[list[str] | None, typer.Option(help="x0,y0,x1,y1; an object each.")] = None,
     point: Annotated[
         list[str] | None, typer.Option(help="x,y or x,y,0 (background); all of one object.")
@@ -102,7 +106,7 @@ def predict(
 ) -> None:
     """See ``_HELP``."""
     from sammed_app.predict.prompts import from_file, from_options
-    from sammed_app.predict.run import Options, load_predictor, run, split_model
+    from sammed_app.predict.run import Options, load_predictor, newest_run, run, split_model
 
     asked = from_options(box or [], point or [], object_ or [], slice_)
     _check(
@@ -119,6 +123,7 @@ def predict(
             "--precision": (precision, ("fp32", "bf16")),
         },
     )
+    model = model or str(newest_run(Path("runs")))
     path, kind = split_model(model)
     made: Any = None
     if not dry_run:
@@ -140,7 +145,7 @@ def predict(
     )
     with _status(quiet=json_) as tell:
         report = run(options, made, model=model, tell=tell)
-    _show(report, dry_run=dry_run, as_json=json_)
+    _show(report, model, dry_run=dry_run, as_json=json_)
     if report.failed:
         raise typer.Exit(_FINISHED_WITH_FAILURES)
 
@@ -209,17 +214,20 @@ def _status(*, quiet: bool) -> Any:
     return shown()
 
 
-def _show(report: Report, *, dry_run: bool, as_json: bool) -> None:
+def _show(report: Report, model: str, *, dry_run: bool, as_json: bool) -> None:
     if as_json:
         from dataclasses import asdict
 
         typer.echo(json.dumps({"dry_run": dry_run} | asdict(report), indent=2))
         return
+    typer.echo(f"model {model}")
     for image in report.images:
         width, height = image["slice_size_wh"]
+        window, flat = image["window"], image["axis"] == "native"
+        slices = "" if flat else f"{image['slices']} {image['axis']} slices of "
         typer.echo(
-            f"{image['image']}: {image['slices']} {image['axis']} slices of {width} x {height} px, "
-            f"window {image['window']['policy']}"
+            f"{image['image']}: {slices}{width} x {height} px, {window['low']:g} to "
+            f"{window['high']:g} become 0 to 255 ({window['policy']})"
         )
         for warning in image["warnings"]:
             typer.echo(f"  note: {warning}")
@@ -229,8 +237,10 @@ def _show(report: Report, *, dry_run: bool, as_json: bool) -> None:
         for one in image["objects"]:
             iou = [s["predicted_iou"] for s in one["slices"]]
             typer.echo(
-                f"  {one['object']}: {one['voxels']} voxels on {len(iou)} slices, predicted IoU "
-                f"{min(iou):.2f}..{max(iou):.2f}"
+                f"  {one['object']}: {one['voxels']} "
+                + ("px" if flat else f"voxels on {len(iou)} slices")
+                + f", predicted IoU {min(iou):.2f}"
+                + ("" if len(iou) == 1 else f"..{max(iou):.2f}")
             )
             for way, why in one["following_ended"].items():
                 typer.echo(f"    {way}: {why}")

@@ -228,15 +228,34 @@ def load_predictor(
     Raises:
         ModelError: it cannot be loaded.
     """
+    from sammed_model.cards import find_place
     from sammed_model.checkpoint import load_model
     from sammed_model.device import choose_device
 
+    path = find_place(path) or path
     if path.is_dir():
         from sammed_model.onnx_model import load_onnx
 
         return SammedPredictor(load_onnx(path))  # type: ignore[arg-type]  # same methods
     model = load_model(path, kind=kind, device=choose_device(device))
     return SammedPredictor(model, precision=precision)
+
+
+def newest_run(runs: Path) -> Path:
+    """Weights of the newest finished run that is no control, as `sammed bench` finds them.
+
+    Raises:
+        ModelError: there is none.
+    """
+    from sammed_bench.choose import finished_runs
+
+    for found in finished_runs(runs):
+        if found.record.get("control", "none") == "none":
+            return found.folder / "model.safetensors"
+    raise ModelError(
+        f"expected --model, or a finished training run in {runs}, found neither: run `sammed "
+        "train`, or name weights with --model PATH[:KIND] (`sammed weights list` has names)"
+    )
 
 
 def split_model(text: str) -> tuple[Path, str | None]:

@@ -155,7 +155,8 @@ def resolve(
         if part:
             return part, f"{name!r} is no structure; guessed from a part of the name", "high"
         near = nearest(name, {*ontology.structures, *ontology.spellings})
-        return UNNAMED, f"{name!r} is no structure; {near}", "high"
+        hint = near if near.startswith("did") else "name one with --labels"  # else: any twelve
+        return UNNAMED, f"{name!r} is no structure; {hint}", "high"
     if alone:
         for place in context:
             part = _part(place, ontology)
@@ -164,10 +165,15 @@ def resolve(
     return UNNAMED, "no name was found", "high"
 
 
+# ROI names by convention of radiotherapy: Lung_L, R_Kidney
+_SIDES = {"l": "left", "lt": "left", "r": "right", "rt": "right"}
+
+
 def _spellings(name: str) -> list[str]:
     """A name as written, with its words apart, and with its side at the end."""
     apart = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).replace(".", "_")
     words = [w for w in re.split(r"[\s_\-]+", apart.lower()) if w]
+    words = [_SIDES.get(w, w) for w in words]
     sides = [w for w in words if w in ("left", "right")]
     moved = "_".join([w for w in words if w not in sides] + sides)
     return [name, apart, moved]

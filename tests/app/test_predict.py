@@ -393,3 +393,18 @@ def test_the_command_with_the_shipped_weights(tmp_path):
     assert isinstance(wrong.exception, UsageError)
     assert "--format" in str(wrong.exception)
     assert "found --box or --point and --prompts" in str(wrong.exception)
+
+
+def test_the_model_is_the_newest_run_and_a_run_is_named_by_its_folder(tmp_path):
+    from sammed_app.predict.run import newest_run
+    from sammed_data.types import ModelError
+    from sammed_model.cards import find_place
+
+    with pytest.raises(ModelError, match="sammed train"):
+        newest_run(tmp_path)
+    for name, control in (("001-lora", "none"), ("002-ft-sam", "none"), ("003-x", "permuted")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(b"")
+        (tmp_path / name / "run.json").write_text(json.dumps({"control": control}))
+    assert newest_run(tmp_path) == tmp_path / "002-ft-sam" / "model.safetensors"
+    assert find_place(tmp_path / "001-lora") == tmp_path / "001-lora" / "model.safetensors"

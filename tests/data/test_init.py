@@ -367,3 +367,17 @@ def cv2_blurred(mask):
     import cv2
 
     return cv2.GaussianBlur(mask, (3, 3), 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "structure"),
+    [("Lung_L", "lung_left"), ("R_Kidney", "kidney_right"), ("Kidney Lt", "kidney_left")],
+)
+def test_sides_of_roi_names(name, structure):
+    from sammed_data.propose.naming import resolve
+
+    ontology = load_ontology(None)
+    assert resolve(name, (), ontology, alone=False)[0] == structure
+    found, comment, _ = resolve("QXZ", (), ontology, alone=False)
+    assert found == "unnamed_object"
+    assert "--labels" in comment

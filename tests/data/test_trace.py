@@ -117,3 +117,32 @@ def test_restricted_rows_are_traced_with_the_key_of_the_site(made: Path, tmp_pat
         trace(corpus, row.sample_id, source=catalogs, root=made / "data", key_file=other)
     with pytest.raises(UsageError, match="--key"):
         trace(corpus, row.sample_id, source=catalogs, root=made / "data")
+
+
+def test_a_corpus_is_named_by_argument_or_option(made: Path, tmp_path: Path) -> None:
+    corpus = str(made / "corpus")
+    row = next(r for r in Corpus(corpus).index() if r.dataset == "phantom_endo")
+    where = ["--source", str(made / "catalogs"), "--root", str(made / "data")]
+    for call in (
+        ["trace", row.sample_id, corpus, *where],
+        ["describe", corpus],
+        ["describe", "--corpus", corpus],
+        ["export", str(tmp_path / "e"), corpus, "--dry-run"],
+        ["export", str(tmp_path / "e"), "--corpus", corpus, "--dry-run"],
+    ):
+        run = CliRunner().invoke(app, call)
+        assert run.exit_code == 0, run.output
+    run = CliRunner().invoke(app, ["describe", corpus, "--corpus", str(tmp_path)])
+    assert isinstance(run.exception, UsageError)
+
+
+def test_a_dataset_without_test_patients_is_said(made: Path) -> None:
+    from sammed_data.describe import counts_lines
+
+    manifest = json.loads((made / "corpus" / "manifest.json").read_text(encoding="utf-8"))
+    assert not any("test on" in line for line in counts_lines(manifest))
+    splits = manifest["datasets"][0]["splits"]
+    splits |= {"test": 0, "validation": 0, "train": 5}
+    said = [line for line in counts_lines(manifest) if "test on" in line]
+    assert len(said) == 1
+    assert manifest["datasets"][0]["id"] in said[0]
