@@ -28,8 +28,8 @@ from typing import Any
 
 from experiments_tables import draw_curve, summary
 
-from sammed_model.config import Control, Method, Recipe, ValidationMode
-from sammed_model.mends import MENDS
+from sammed_model.config import Control, Method, ValidationMode
+from sammed_model.mends import MENDS, Recipe
 
 MODES: tuple[ValidationMode, ...] = ("bbox", "1pt")
 HIPPOCAMPUS = "msd_task04_hippocampus"
@@ -92,7 +92,7 @@ class Task:
     @property
     def id(self) -> str:
         """Its name in the results file and for ``--only``."""
-        what = self.method or "start"
+        what: str = self.method or "start"
         if self.part == "b-mends" and self.method:
             what = self.mend or ("released" if self.recipe == "released" else "all-mends")
         names = [self.part, self.corpus, what]

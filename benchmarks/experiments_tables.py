@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -30,10 +30,10 @@ class Results:
         self.starts = {line["corpus"]: line for line in own if line["method"] is None}
         self.trained = [line for line in own if line["method"] is not None]
 
-    def seeds(self, chosen: Callable[[Line], bool]) -> dict[int, dict[str, Line]]:
+    def seeds(self, **wanted: object) -> dict[int, dict[str, Line]]:
         """Seed -> corpus -> line, of the seeds that are whole over all corpora begun."""
         found: dict[int, dict[str, Line]] = {}
-        for line in filter(chosen, self.trained):
+        for line in (i for i in self.trained if all(i[k] == v for k, v in wanted.items())):
             found.setdefault(line["seed"], {})[line["corpus"]] = line
         return {s: by for s, by in sorted(found.items()) if set(by) == set(self.starts)}
 
@@ -87,8 +87,8 @@ def _against(results: Results, modes: Sequence[str]) -> Iterator[str]:
     yield f"| {' | '.join(head)} | control over start |"
     yield "|---|---|---|---|---|---|---|---|"
     for method in NAMES:
-        plain = results.seeds(lambda i, m=method: i["method"] == m and i["control"] == "none")
-        control = results.seeds(lambda i, m=method: i["method"] == m and i["control"] != "none")
+        plain = results.seeds(method=method, control="none")
+        control = results.seeds(method=method, control="permuted")
         both = sorted(plain.keys() & control.keys())
         for mode in modes if both else ():
             a = results.dice({s: plain[s] for s in both}, mode)
@@ -104,7 +104,7 @@ def _against(results: Results, modes: Sequence[str]) -> Iterator[str]:
 
 def _mends(results: Results, modes: Sequence[str]) -> Iterator[str]:
     """Each mend and all of them against plain released, on the seeds that both have."""
-    plain = results.seeds(lambda i: i["recipe"] == "released" and not i["mend"])
+    plain = results.seeds(recipe="released", mend="")
     yield f"| switched on | seeds | {' | '.join(f'{m} | over released' for m in modes)} |"
     yield "|---|---|" + "---|---|" * len(modes)
     if not plain:
@@ -114,7 +114,7 @@ def _mends(results: Results, modes: Sequence[str]) -> Iterator[str]:
     mends = list(dict.fromkeys(i["mend"] for i in results.trained if i["mend"]))
     for mend in [*mends, ""]:
         recipe = "released" if mend else "mended"
-        own = results.seeds(lambda i, m=mend, r=recipe: i["mend"] == m and i["recipe"] == r)
+        own = results.seeds(mend=mend, recipe=recipe)
         both = sorted(plain.keys() & own.keys())
         if not both:
             continue
@@ -135,9 +135,7 @@ def curve_points(
     for mode in modes:
         for method in NAMES:
             for size in sizes:
-                own = results.seeds(
-                    lambda i, m=method, n=size: i["method"] == m and i["patients"] == n
-                )
+                own = results.seeds(method=method, patients=size)
                 if own:
                     yield mode, method, size, len(own), results.dice(own, mode)
 
