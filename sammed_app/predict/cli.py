@@ -238,7 +238,7 @@ def _show(report: Report, model: str, *, dry_run: bool, as_json: bool) -> None:
             iou = [s["predicted_iou"] for s in one["slices"]]
             typer.echo(
                 f"  {one['object']}: {one['voxels']} "
-                + ("px" if flat else f"voxels on {len(iou)} slices")
+                + ("px" if flat else f"voxels on {len(iou)} slice{'s' * (len(iou) > 1)}")
                 + f", predicted IoU {min(iou):.2f}"
                 + ("" if len(iou) == 1 else f"..{max(iou):.2f}")
             )

@@ -103,6 +103,7 @@ def find_labels(
             comments[raw] = comment
         doubts.append(doubt)
     sources = sorted({how for _, how in names.values() if how}) or ["nothing in the data"]
+    sources = ["--labels" if how == "told" else how for how in sources]
     unsure = f"; {len(comments)} of {len(labels)} in doubt" if comments else ""
     return Labels(
         labels=labels,

@@ -77,7 +77,7 @@ def _one_series(where: Path, headers: list[FrameHeader]) -> list[FrameHeader]:
     if not headers:
         raise ReadError(
             f"{where}: expected the files of one DICOM image series, found none; "
-            "point the pattern at the folder that holds the slices"
+            "name the folder that holds the slices"
         )
     counts: dict[str, list[FrameHeader]] = {}
     for header in headers:

@@ -127,3 +127,15 @@ def test_every_row_replays_to_its_score(settings, world, rows):
         assert clicks == row["n_clicks"]
     assert hows == {"kept", "model"}
     assert re.fullmatch(r"\d+", str(listed["total"]))
+
+
+def test_the_model_that_was_looked_at_answers_the_clicks(open_page, settings, world):
+    second = replace(settings.models[0], label="second", path=world.root / "second.safetensors")
+    page, base = open_page(replace(settings, models=(*settings.models, second)))
+    page.goto(f"{base}/#/results?model=second")
+    page.wait_for_selector("table.scores tbody tr")
+    page.click("tbody tr >> nth=0")
+    page.click("text=Click in this image")
+    until(page, "location.hash.startsWith('#/try') && location.hash.includes('model=second')")
+    page.locator("text=ready").first.wait_for()
+    assert page.get_by_label("Model").input_value() == "second"

@@ -89,7 +89,7 @@ export async function mountReplay(root, route) {
       el("button", { type: "button", id: "previous", onclick: () => next(-1) }, "← Previous"),
       el("button", { type: "button", id: "next", onclick: () => next(1) }, "Next →"),
       el("a", { class: "button push", href: address(`corpus/row/${row.corpus_row}`) }, "Row of the corpus"),
-      el("a", { class: "button", href: address("try", { row: row.corpus_row }) }, "Click in this image")),
+      el("a", { class: "button", href: address("try", { row: row.corpus_row, model: row.model }) }, "Click in this image")),
     el("h1", {}, `${row.structure}, ${row.modality}`, el("span", { class: "quiet" }, `  ${row.sample_id}, mask ${row.mask_index}, prompts ${row.mode}`)),
     el("div", { class: "bar replay" },
       el("button", { type: "button", "aria-label": "Prompt before", onclick: () => at_(shared.step - 1) }, "◀"),

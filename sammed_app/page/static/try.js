@@ -60,6 +60,8 @@ class View {
     if (row === null && sample === null) return;
     const asked = `${row} ${sample}`;
     if (tab.route === asked) return; // back again: the prompts are still there
+    const model = route.query.get("model"); // of the answer that was looked at
+    if (tab.models.some((m) => m.label === model)) tab.look.model = model;
     await tab.open(row === null ? { sample } : { row: Number(row) });
     tab.route = asked;
   }
