@@ -61,9 +61,9 @@ def make_optimiser(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
 
 
 def _shut_gains(model: nn.Module) -> set[int]:
-    """Identities of the output gains of fresh adapters that add zero."""
+    """Output gains of fresh adapters that add zero, by identity; meta tensors hold no values."""
     gains = (p for n, p in trainable(model).items() if n.endswith(".adapter.norm.weight"))
-    return {id(gain) for gain in gains if not gain.any()}
+    return {id(gain) for gain in gains if not gain.is_meta and not gain.any()}
 
 
 def learning_rate(config: TrainConfig, step: int, progress: float) -> float:

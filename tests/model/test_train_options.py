@@ -216,7 +216,7 @@ def test_mends_are_listed():
 
 def test_fit_memory_on_the_command_line(corpus, tmp_path):
     arguments = ["train", "--corpus", str(corpus), "--out", str(tmp_path), "--init", "random"]
-    arguments += ["--image-size", "32", "--steps", "1", "--passes", "1", "--quiet"]
+    arguments += ["--image-size", "32", "--steps", "1", "--passes", "1"]
     arguments += ["--validation-images", "1", "--fit-memory", "60MB", "--device", "cpu"]
     outcome = CliRunner().invoke(sammed.app, arguments)
     assert outcome.exit_code == 0, outcome.output
