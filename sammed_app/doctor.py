@@ -241,13 +241,14 @@ def _memory(here: Path) -> Iterator[Finding]:
         yield Finding(name="shared memory", state="note", found=f"/dev/shm has {size:.0f} MB",
                       advice="in a container: docker run --shm-size 8g, for loader "
                       "processes")  # fmt: skip
-    if sys.platform != "win32":
+    try:
         import resource
-
-        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if soft != resource.RLIM_INFINITY and soft < _OPEN_FILES:
-            yield Finding(name="open files", state="note", found=f"at most {soft}",
-                          advice="ulimit -n 4096 before reading a large corpus")  # fmt: skip
+    except ImportError:  # Windows has no such limit
+        return
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < _OPEN_FILES:
+        yield Finding(name="open files", state="note", found=f"at most {soft}",
+                      advice="ulimit -n 4096 before reading a large corpus")  # fmt: skip
 
 
 def _physical_bytes() -> int | None:

@@ -7,8 +7,6 @@ tight box, or what the model takes instead). Written to ``speed.json``; it diffe
 from __future__ import annotations
 
 import platform
-import resource
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +21,7 @@ from sammed_bench.files import read_records, update_records
 from sammed_bench.modes import thread_of
 from sammed_bench.saved import KIND as SAVED
 from sammed_bench.types import ImagePrompts, KnowsTruth, Model
+from sammed_data.system import peak_bytes
 from sammed_data.types import SammedError
 from sammed_model.dataset import Samples
 
@@ -106,8 +105,7 @@ def _peak_mb(device: str) -> float:
     """Of the model on a GPU; of the whole process on a CPU."""
     if device.startswith("cuda"):
         return float(torch.cuda.max_memory_allocated() / 2**20)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+    return peak_bytes() / 2**20
 
 
 def _device(device: str) -> str:

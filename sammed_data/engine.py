@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import NoReturn, TypeVar
 
 from sammed_data.pool import Failure, Outcome, Pool, StopFlag, attempt
+from sammed_data.system import LEAVE_SIGNALS, STOP_SIGNALS, die
 from sammed_data.types import InterruptedRun, SammedError, UsageError, nearest
 
 Task = TypeVar("Task")
@@ -18,8 +19,6 @@ Result = TypeVar("Result")
 ENGINES = ("local", "ray")
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS",
                      "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")  # fmt: skip
-# What a user, `scancel`, a pod's end and SLURM's --signal=USR1@seconds send.
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 _stop: StopFlag | threading.Event = threading.Event()
 _fail_counts: dict[str, int] = {}
 
@@ -41,7 +40,7 @@ def fail_point(name: str) -> None:
         return
     _fail_counts[name] = _fail_counts.get(name, 0) + 1
     if _fail_counts[name] == int(wanted.split(":")[1]):
-        os.kill(os.getpid(), signal.SIGKILL)
+        die()
 
 
 def one_thread() -> None:
@@ -84,7 +83,7 @@ def interruptible() -> Iterator[None]:
     def leave() -> NoReturn:
         raise InterruptedRun("stopped by the scheduler or the user; finished shards stay")
 
-    with _handlers((signal.SIGTERM, signal.SIGUSR1), leave):
+    with _handlers(LEAVE_SIGNALS, leave):
         yield
 
 
@@ -159,7 +158,7 @@ def _here(
     global _stop  # noqa: PLW0603 - a fresh flag for this run
     _stop = threading.Event()
     one_thread()
-    with _handlers(_SIGNALS, _stop.set):
+    with _handlers(STOP_SIGNALS, _stop.set):
         for task in tasks:
             stop_if_asked()
             yield task, attempt(work, task)
@@ -171,7 +170,7 @@ def _ray(
     from sammed_data.ray_engine import run_ray
 
     stop = threading.Event()
-    with _handlers(_SIGNALS, stop.set):
+    with _handlers(STOP_SIGNALS, stop.set):
         yield from run_ray(work, tasks, stop, gpus)
 
 
@@ -186,5 +185,5 @@ def _pool(
         workers=min(workers, len(tasks)),
         timeout_s=timeout_s,
     )
-    with _handlers(_SIGNALS, stop.set), _single_threaded_children():
+    with _handlers(STOP_SIGNALS, stop.set), _single_threaded_children():
         yield from pool.run(tasks)

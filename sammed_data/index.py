@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from sammed_data.corpus import Corpus, View
 from sammed_data.stores import is_remote
+from sammed_data.system import user_mark
 from sammed_data.types import CorpusError
 
 FOLDER = "index"
@@ -127,7 +127,7 @@ def open_index(corpus: Corpus) -> CorpusIndex:
     """The index of an opened corpus; made, and kept where that is allowed, if it is not there."""
     folder = corpus.root / FOLDER
     if is_remote(corpus.root):  # what is mapped is a local file
-        name = f"sammed-index-{os.getuid()}-{corpus.content_hash[:32]}"
+        name = f"sammed-index-{user_mark()}-{corpus.content_hash[:32]}"
         folder = Path(tempfile.gettempdir()) / name
     found = _load(folder, corpus.content_hash)
     if found is not None:

@@ -16,6 +16,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Generic, TypeVar
 
+from sammed_data.system import STOP_SIGNALS
 from sammed_data.types import InterruptedRun, SammedError
 
 Task = TypeVar("Task")
@@ -54,7 +55,7 @@ def attempt(work: Callable[[Task], Result], task: Task) -> Outcome[Result]:
 
 def death(code: int | None) -> str:
     """In words, how a worker ended."""
-    if code == -signal.SIGKILL:
+    if code is not None and code == -getattr(signal, "SIGKILL", 0) < 0:
         return "its worker process died by SIGKILL (mostly: out of memory)"
     if code is not None and code < 0:
         return f"its worker process died by {signal.Signals(-code).name}"
@@ -67,7 +68,7 @@ def _serve(
     start: Callable[[StopFlag], None],
     stop: StopFlag,
 ) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # the parent decides; see `stop`
     threading.Thread(target=_die_with_parent, daemon=True).start()
     start(stop)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from sammed_data.plan import ShardPlan
 from sammed_data.pool import Failure
 from sammed_data.shards import footer_content
 from sammed_data.stores import is_remote
+from sammed_data.system import lock_file
 from sammed_data.types import CorpusError
 
 PLAN = "plan.json"
@@ -63,7 +63,7 @@ def staging_folder(out: Path, part: Part | None = None) -> Iterator[Path]:
 
 def _lock(stream: IO[str], out: Path, *, shared: bool = False) -> None:
     try:
-        fcntl.flock(stream, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        lock_file(stream, shared=shared)
     except BlockingIOError as err:
         raise CorpusError(f"another build is writing {out}: wait for it, or stop it") from err
     except OSError:  # a file system without locks: see staging_folder

@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type
 
 import typer
 
+from sammed_data.system import peak_bytes
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -185,14 +187,8 @@ def _tell_options(talk: _Talk) -> None:
 def _tell_cost(talk: _Talk, seconds: float) -> None:
     if not talk.verbose:
         return
-    text = f"took {seconds:.1f} s"
-    if sys.platform != "win32":
-        import resource
-
-        unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in KiB but on macOS
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-        text += f", peak memory {peak / 1e9:.2f} GB"
-    detail(text)
+    peak = peak_bytes()
+    detail(f"took {seconds:.1f} s" + (f", peak memory {peak / 1e9:.2f} GB" if peak else ""))
 
 
 def _version() -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 
 import torch
 
+from sammed_data import system
 from sammed_model.flops import step_flops
 from sammed_model.meter import STAGES
 from sammed_model.runs import Progress
@@ -67,8 +66,7 @@ def peak_bytes(device: torch.device) -> int:
     """Most memory held so far: of the GPU, else of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return system.peak_bytes()
 
 
 @torch.no_grad()

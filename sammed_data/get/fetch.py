@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import time
@@ -21,6 +20,7 @@ from sammed_data.get.records import RemoteFile, files_of, is_file_address
 from sammed_data.get.split import group_archives
 from sammed_data.get.unpack import Limits, unpack
 from sammed_data.get.web import Web
+from sammed_data.system import lock_file
 from sammed_data.types import FetchError
 
 _WORK = ".fetch"
@@ -172,7 +172,7 @@ class _Job:
         self.work.mkdir(parents=True, exist_ok=True)
         with (self.work / "lock").open("w") as stream:
             try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock_file(stream)
             except BlockingIOError as err:
                 raise FetchError(
                     f"another `fetch` of {self.entry.id} is writing {self.work}: wait for it"
