@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import contextlib
 import json
 import logging
 import sys
@@ -197,11 +198,11 @@ def test_hostile_uploads_are_refused_and_the_image_before_stays(tab, name, data,
 
 def test_names_sizes_and_coordinates_are_checked_at_the_door(tab, caplog):
     assert "plain file name" in tab.upload("../../etc/passwd", b"x", 400)["error"]
-    with caplog.at_level(logging.WARNING, "sammed.page"):
-        assert (
-            tab.raw("POST", f"upload?session={tab.name}&name=a.png", b"x" * (3 << 20) + b"xx")[0]
-            == 413
-        )
+    # The page refuses by the declared size and may close before all was sent.
+    refused = contextlib.suppress(BrokenPipeError, ConnectionResetError)
+    with caplog.at_level(logging.WARNING, "sammed.page"), refused:
+        body = b"x" * (3 << 20) + b"xx"
+        assert tab.raw("POST", f"upload?session={tab.name}&name=a.png", body)[0] == 413
     assert "413" in caplog.text
     assert "found none" in tab.call("POST", tab.at("open"), {}, 400)["error"]
     tab.drop({"ok.png": png(disc())})
