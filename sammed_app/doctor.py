@@ -265,7 +265,11 @@ def _physical_bytes() -> int | None:
 def _disk(here: Path) -> Iterator[Finding]:
     from sammed_model.cards import weights_folder
 
-    places = {"work folder": here, "weights": weights_folder(), "scratch": _scratch()}
+    places = {
+        "work folder": here,
+        "weights": weights_folder(),
+        "scratch": Path(tempfile.gettempdir()),
+    }
     if os.environ.get("SAMMED_DATA"):
         places["$SAMMED_DATA"] = Path(os.environ["SAMMED_DATA"])
     for name, place in places.items():
@@ -283,10 +287,6 @@ def _disk(here: Path) -> Iterator[Finding]:
         low = free < _DISK_GB
         advice = "a corpus of 100,000 images takes about 10 GB" if low else ""
         yield Finding(name=name, state="note" if low else "ok", found=text, advice=advice)
-
-
-def _scratch() -> Path:
-    return Path(tempfile.gettempdir())
 
 
 def _left_overs(here: Path) -> Iterator[Finding]:

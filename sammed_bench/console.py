@@ -35,7 +35,7 @@ def console() -> Console:
 class Shown:
     """A bar per model on a terminal; notes as lines."""
 
-    def __init__(self, console: Console, *, quiet: bool = False) -> None:
+    def __init__(self, console: Console) -> None:
         self._console = console
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -44,9 +44,9 @@ class Shown:
             TextColumn("images"),
             TimeRemainingColumn(),
             console=console,
-            disable=quiet or not console.is_terminal,
+            disable=not console.is_terminal,
         )
-        self._task = None if quiet else self._bar.add_task("", total=1, visible=False)
+        self._task = self._bar.add_task("", total=1, visible=False)
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -63,13 +63,11 @@ class Shown:
 
     def start(self, label: str, images: int) -> None:
         """A model begins."""
-        if self._task is not None:
-            self._bar.reset(self._task, total=images, description=label, visible=True)
+        self._bar.reset(self._task, total=images, description=label, visible=True)
 
     def advance(self, images: int) -> None:
         """Move the bar."""
-        if self._task is not None:
-            self._bar.advance(self._task, images)
+        self._bar.advance(self._task, images)
 
 
 class Fitted:

@@ -46,8 +46,9 @@ def schema() -> None:
     from sammed_data.catalog import json_schema
     from sammed_data.talk import answer
 
-    answer(json_schema())
-    typer.echo(json.dumps(json_schema(), indent=1))
+    found = json_schema()
+    answer(found)
+    typer.echo(json.dumps(found, indent=1))
 
 
 cli_audit.register(app)
