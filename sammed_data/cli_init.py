@@ -28,6 +28,8 @@ _ASK = {
     "modality": ("modality", "CT, MR, ultrasound, ..."),
     "patient": ("patient", "regular expression on the image path with one (group); or: image"),
     "encoding": ("encoding", "binary, index, instance_ids, rgb, ..."),
+    "runs": ("runs", "ORDER,OFFSETS,FIRST, such as column,absolute,1 or row,relative,0"),
+    "axes": ("axes", "letters of the image's axes, such as ZYX or NYXC; or IMAGE,MASK"),
 }
 
 
@@ -49,6 +51,8 @@ def init(
     encoding: str | None = typer.Option(None, help="binary, index, instance_ids, rgb, ..."),
     images: str | None = typer.Option(None, help="Path pattern, such as 'images/{case}.png'."),
     masks: str | None = typer.Option(None, help="Path pattern, such as 'masks/{case}_seg.png'."),
+    axes: str | None = typer.Option(None, help="Axes of arrays: ZYX, NYXC, ...; or IMAGE,MASK."),
+    runs: str | None = typer.Option(None, help="Of a run-length table: column,absolute,1."),
     group: str | None = typer.Option(None, help="Only this group, where a folder holds several."),
     license_: str | None = typer.Option(None, "--license", help="SPDX name; default: unknown."),
     public: bool = typer.Option(False, "--public", help="The data are public, not restricted."),
@@ -71,7 +75,7 @@ def init(
 
     answers = Answers(
         id=id_, group=group, modality=modality, labels=labels, patient=patient, encoding=encoding,
-        images=images, masks=masks, license=license_, public=public,
+        images=images, masks=masks, axes=axes, runs=runs, license=license_, public=public,
     )  # fmt: skip
     console = _stderr_console() if as_json or dry_run else new_console()
     inspector = Inspector(path, load_ontology(None), max_files=max_files)

@@ -17,18 +17,40 @@ def worst(*doubts: Doubt) -> Doubt:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ArrayPart:
+    """The array of a npy, npz or mat file that is meant.
+
+    Attributes:
+        variable: its name, None where the file holds one array.
+        shape: as stored.
+        kind: numpy's letter of its dtype.
+        axes: letters of the axes as in an entry, '' where the reader knows them.
+        doubt: of the axes.
+        why: the axes were taken so.
+    """
+
+    variable: str | None
+    shape: tuple[int, ...]
+    kind: str
+    axes: str
+    doubt: Doubt
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Item:
     """One thing that is an image or holds labels: a file, or the folder of a DICOM series.
 
     Attributes:
         path: relative to the surveyed folder, POSIX; a series folder ends in '/'.
-        kind: nifti, itk, raster, dicom (an image), seg or rtstruct.
+        kind: nifti, itk, raster, array, dicom (an image), seg or rtstruct.
         size: bytes of the file, 0 for a folder.
         modality: DICOM modality of the header, '' otherwise.
         names: segment or ROI names of a SEG or RTSTRUCT.
         series: SeriesInstanceUID, compared in memory only.
         refers: series UIDs that a label object names, compared in memory only.
         frame: frame of reference, compared in memory only.
+        array: of an array file.
     """
 
     path: str
@@ -39,6 +61,7 @@ class Item:
     series: str = field(default="", repr=False)
     refers: tuple[str, ...] = field(default=(), repr=False)
     frame: str = field(default="", repr=False)
+    array: ArrayPart | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +75,7 @@ class Survey:
         unreadable: (path, why) of files whose head could not be read.
         n_files: files seen.
         limit: why the listing stopped early, '' if it did not.
+        bundles: (image, mask) that are arrays of one file.
     """
 
     items: tuple[Item, ...]
@@ -60,6 +84,7 @@ class Survey:
     unreadable: tuple[tuple[str, str], ...]
     n_files: int
     limit: str = ""
+    bundles: tuple[tuple[Item, Item], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +139,9 @@ class Answers:
         labels: as ``1=liver,2=tumor``.
         images: path pattern of the images.
         masks: path pattern of the labels.
+        axes: of arrays, as ``NYXC`` or ``IMAGE,MASK``.
+        runs: of a run-length table, as ``column,absolute,1``.
+        splits: the official split, as :mod:`sammed_data.propose.told_splits` reads it.
     """
 
     id: str | None = None
@@ -124,6 +152,9 @@ class Answers:
     encoding: str | None = None
     images: str | None = None
     masks: str | None = None
+    axes: str | None = None
+    runs: str | None = None
+    splits: str | None = None
     license: str | None = None
     public: bool = False
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from sammed_data.propose.arrays import label_maps
 from sammed_data.propose.carriers import Doubt, Item
 from sammed_data.propose.formats import MAX_LOOK_BYTES, Look, describe
 from sammed_data.propose.roles import spread
@@ -70,13 +71,15 @@ def look_at(
         try:
             place = root / item.path.rstrip("/")
             if item.kind == "stack":
-                array, _ = read_picture_stack(place, root / images[item.path])
+                found = [read_picture_stack(place, root / images[item.path])[0]]
+            elif item.kind == "array":
+                found = list(label_maps(root, item))
             else:
-                array, _ = read_label_map(place)
+                found = [read_label_map(place)[0]]
         except SammedError as err:
             bad.append((item.path, str(err).replace(f"{root}/", "")))
             continue
-        seen.append(Seen(item=item, array=array, look=describe(array)))
+        seen += [Seen(item=item, array=array, look=describe(array)) for array in found]
     return seen, bad
 
 

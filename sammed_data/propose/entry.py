@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sammed_data.propose.carriers import Answers, Group, Inference, Proposal
+from sammed_data.propose.carriers import Answers, Group, Inference, Item, Proposal
 from sammed_data.propose.coding import Coding
 from sammed_data.propose.modality import Guess
 from sammed_data.propose.names import split_word
@@ -53,19 +53,24 @@ def layout_of(
             image["channel"] = list(channels)
         elif len(group.image_patterns) > 1:
             image["channel"] = sequence
-        images.append(image)
+        images.append(image | _of_array(group.pairs[0].image))
     labels: list[dict[str, Any]] = []
     for pattern, annotator in group.label_patterns:
         label: dict[str, Any] = {"pattern": pattern}
         if annotator != 1:
             label["annotator"] = annotator
-        labels.append(label)
+        labels.append(label | _of_array(group.pairs[0].labels[0]))
     out: dict[str, Any] = {"images": images, "labels": labels}
     if exclude:
         out["exclude"] = list(exclude)
     first = group.pairs[0]
     out["example"] = {"image": first.image.path, "label": first.labels[0].path}
     return out
+
+
+def _of_array(item: Item) -> dict[str, Any]:
+    found = {} if item.array is None else {"variable": item.array.variable, "axes": item.array.axes}
+    return {k: v for k, v in found.items() if v}
 
 
 def entry_of(
@@ -110,7 +115,10 @@ def entry_of(
     return {k: entry[k] for k in order if k in entry}
 
 
-_KEY_OF = {"pairs": "layout", "encoding": "label_encoding", "format": "layout"}
+_KEY_OF = {
+    "pairs": "layout", "format": "layout", "axes": "layout",
+    "encoding": "label_encoding", "runs": "label_encoding",
+}  # fmt: skip
 
 
 def to_yaml(proposal: Proposal) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sammed_data.propose.arrays import images_in, pick_of
 from sammed_data.propose.carriers import Item, Role
 from sammed_data.types import SammedError
 
@@ -100,7 +101,12 @@ def look(root: Path, item: Item) -> Look | None:
     if item.size > MAX_LOOK_BYTES:
         return None
     channels = channels_of(root, item)
-    volume = read_volume(root / item.path.rstrip("/"), channel=0 if channels > 1 else None)
+    n = images_in(item)
+    volume = read_volume(
+        root / item.path.rstrip("/"),
+        channel=0 if channels > 1 else None,
+        pick=pick_of(item, None if n is None else n // 2),
+    )
     return describe(volume.array, channels)
 
 

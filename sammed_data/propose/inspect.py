@@ -14,6 +14,7 @@ from sammed_data.catalog import CatalogEntry
 from sammed_data.discover import discover
 from sammed_data.ontology import Ontology
 from sammed_data.patterns import compile_pattern
+from sammed_data.propose.arrays import agreed, bundle_pairs, told_axes, with_arrays
 from sammed_data.propose.carriers import Answers, Group, Item, Pair, Proposal, Survey
 from sammed_data.propose.coding import Coding
 from sammed_data.propose.documents import Statement, outline_pairs, statements
@@ -24,6 +25,8 @@ from sammed_data.propose.naming import knows
 from sammed_data.propose.pairing import pair_up
 from sammed_data.propose.proposal import Proposer
 from sammed_data.propose.roles import Roles, find_roles, spread
+from sammed_data.propose.run_rules import coding_of_runs
+from sammed_data.propose.run_tables import RunTable, run_pairs, run_tables, table_of, with_table
 from sammed_data.propose.survey import MAX_FILES, survey
 from sammed_data.types import ReadError, SammedError, UsageError, nearest
 
@@ -37,7 +40,7 @@ class Inspector:
     def __init__(self, root: Path, ontology: Ontology, *, max_files: int = MAX_FILES) -> None:
         self.root = root
         self.ontology = ontology
-        self.found: Survey = survey(root, max_files=max_files)
+        self.found: Survey = with_arrays(root, survey(root, max_files=max_files))
         self._codings: dict[tuple[object, ...], Coding] = {}
 
     @cached_property
@@ -50,11 +53,18 @@ class Inspector:
         """Documents of known layouts."""
         return statements(self.root, self.found)
 
+    @cached_property
+    def _tables(self) -> tuple[list[RunTable], list[tuple[str, str]]]:
+        """Tables of runs, and (path, why) of those that cannot be proposed."""
+        bad: list[tuple[str, str]] = []
+        return run_tables(self.root, self.found, bad), bad
+
     @property
     def unreadable(self) -> list[tuple[str, str]]:
         """(path, why) of all files that could not be read on the way."""
         codings = [bad for c in self._codings.values() for bad in c.unreadable]
-        return list(dict([*self.found.unreadable, *self.roles.unreadable, *codings]).items())
+        own = [*self.found.unreadable, *self.roles.unreadable, *self._tables[1]]
+        return list(dict([*own, *codings]).items())
 
     @cached_property
     def groups(self) -> list[Group]:
@@ -64,13 +74,17 @@ class Inspector:
             ReadError: an empty folder, no image, no mask, or nothing fits together.
         """
         self._refuse_empty()
-        pairs = pair_up(self.root, self.found.items, self.roles.role)
+        pairs = agreed(pair_up(self.root, self.found.items, self.roles.role))
+        pairs += agreed(bundle_pairs(self.found))
+        tables = self._tables[0]
+        images = [i for i in self.found.items if self.roles.role.get(i.path) == "image"]
+        pairs += run_pairs(images, tables)
         pairs += outline_pairs(self.found.items, self.said)
         named = frozenset(n for s in self.said for n in s.labels.values())
         found = find_groups(pairs, lambda n: knows(self.ontology, n), self._binary(pairs), named)
         if not found:
             raise ReadError(self._no_pairs())
-        return found
+        return [with_table(g, tables) for g in found]
 
     def proposals(self, answers: Answers) -> list[Proposal]:
         """One proposal a group, with the user's answers.
@@ -86,6 +100,8 @@ class Inspector:
             if answers.group not in names:
                 raise UsageError(f"no group {answers.group!r}: {nearest(answers.group, names)}")
             groups = [g for g in groups if g.name == answers.group]
+        if answers.axes is not None:
+            groups = [told_axes(g, answers.axes) for g in groups]
         return [self._proposal(g, answers) for g in groups[:MAX_GROUPS]]
 
     @cached_property
@@ -106,7 +122,7 @@ class Inspector:
 
     def _proposal(self, group: Group, answers: Answers) -> Proposal:
         images = list({p.image.path: p.image for p in group.pairs}.values())
-        coding = self._coding(group, answers.encoding)
+        coding = self._coding(group, answers)
         looks = [s for i in spread(images, _A_GROUP) if (s := self._look(i)) is not None]
         shared = False
         if answers.images is None:
@@ -118,7 +134,7 @@ class Inspector:
         )
 
     def _refuse_empty(self) -> None:
-        if self.found.items:
+        if self.found.items or self.found.bundles:
             return
         bad = self.found.unreadable
         others = ", ".join(f"{n} x {s}" for s, n in sorted(self.found.others.items()))
@@ -164,7 +180,9 @@ class Inspector:
 
     def _look(self, item: Item) -> Look | None:
         known = self.roles.looks.get(item.path)
-        if known is not None or item.kind not in ("nifti", "itk", "raster", "dicom"):
+        if item.kind not in ("nifti", "itk", "raster", "array", "dicom"):
+            return known
+        if known is not None and item.kind != "array":  # of an array another part may be meant
             return known
         try:
             return look(self.root, item)
@@ -176,13 +194,15 @@ class Inspector:
         if not (answers.images and answers.masks):
             raise UsageError("--images and --masks go together: give a pattern for each")
         found = discover(_minimal(answers.images, answers.masks), self.root)
-        items = {i.path.rstrip("/"): i for i in self.found.items}
+        images = {i.path.rstrip("/"): i for i in self.found.items}
+        masks = images | {x.path: x for _, x in self.found.bundles}
+        images |= {i.path: i for i, _ in self.found.bundles}
         pairs: list[Pair] = []
         structures: set[str] = set()
         for case in found.cases:
-            image = items.get(case.image_path.relative_to(self.root).as_posix())
+            image = images.get(case.image_path.relative_to(self.root).as_posix())
             for label in case.labels:
-                mask = items.get(label.path.relative_to(self.root).as_posix())
+                mask = masks.get(label.path.relative_to(self.root).as_posix())
                 if image is not None and mask is not None:
                     pairs.append(Pair(image=image, labels=(mask,), how="told"))
                     structures |= {label.structure} if label.structure else set()
@@ -192,7 +212,7 @@ class Inspector:
         n = len({p.image.path for p in pairs})
         return Group(
             name="",
-            pairs=tuple(pairs),
+            pairs=tuple(agreed(pairs)),
             image_patterns=((answers.images, ""),),
             label_patterns=((answers.masks, 1),),
             doubt="low",
@@ -200,10 +220,16 @@ class Inspector:
             structures=tuple(sorted(structures)),
         )
 
-    def _coding(self, group: Group, told: str | None) -> Coding:
-        key = (group.image_patterns, group.label_patterns, told)
+    def _coding(self, group: Group, answers: Answers) -> Coding:
+        table = table_of(group, self._tables[0])
+        told = answers.encoding if table is None else answers.runs
+        array = group.pairs[0].labels[0].array
+        key = (group.image_patterns, group.label_patterns, told, array)
         if key not in self._codings:
-            found = find_encoding(self.root, group, told)
+            if table is None:
+                found = find_encoding(self.root, group, told)
+            else:
+                found = coding_of_runs(self.root, group, table, told)
             alpha = empty_alpha(self.root, [p.labels[0] for p in group.pairs[:20]])
             if alpha:
                 found = replace(found, doubt="high", notes=(*found.notes, alpha))

@@ -9,7 +9,7 @@ from dataclasses import replace
 from os.path import commonprefix
 
 from sammed_data.propose.align import Aligned, align, escape
-from sammed_data.propose.carriers import Doubt, Group, Pair, worst
+from sammed_data.propose.carriers import Doubt, Group, Item, Pair, worst
 from sammed_data.propose.merge import merge_folders, merge_sequences, with_names
 from sammed_data.propose.names import (
     LABEL_WORDS,
@@ -84,7 +84,12 @@ def _signature(joined: Joined) -> tuple[object, ...]:
         tuple(_plain(f, at, middle) for f in at.image_folders),
         tuple(_plain(f, at, middle) for f in at.label_folders),
         bool(at.case), at.image_affix if at.case else "", at.label_affix[0], entities,
+        _array(joined.pair.image), _array(joined.pair.labels[0]),
     )  # fmt: skip
+
+
+def _array(item: Item) -> tuple[str | None, str] | None:
+    return None if item.array is None else (item.array.variable, item.array.axes)
 
 
 def _entity_keys(stem: str) -> str:

@@ -64,6 +64,8 @@ def find_modality(
     if header is not None:
         return header
     volume = any(i.kind in ("nifti", "itk", "dicom") for i in items)
+    if any(i.kind == "array" for i in items):  # which may hold either
+        volume = any(s.shape[0] > 1 or s.low < 0 or s.high > 255 for s in looks)
     named = _of_documents(said) or _of_names(places, _VOLUMES if volume else MODALITIES)
     seen = _of_values(looks) if volume else _of_picture(looks)
     if named is None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from sammed_data.catalog import CatalogEntry
 from sammed_data.discover import discover
+from sammed_data.propose.arrays import write_items
 from sammed_data.propose.roles import ranked
 from sammed_data.sources import files_of
 from sammed_data.types import Case, SammedError
@@ -119,7 +120,7 @@ def _link(cases: Sequence[Case], root: Path, place: Path) -> None:
             for file in wanted:
                 link = place / file.relative_to(root)
                 link.parent.mkdir(parents=True, exist_ok=True)
-                if not link.is_symlink():
+                if not link.exists() and not write_items(file, link, cases):
                     link.symlink_to(base / file.relative_to(root))
 
 

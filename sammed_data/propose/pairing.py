@@ -25,6 +25,8 @@ SURE = {
     "one grid in space": "medium",
     "the only image": "medium",
     "named by the outlines": "low",
+    "named by the table": "low",
+    "arrays of one file": "low",
     "told": "low",
 }
 

@@ -14,12 +14,14 @@ from sammed_data.discover import discover
 from sammed_data.ontology import Ontology
 from sammed_data.propose import modality as modalities
 from sammed_data.propose import patients
+from sammed_data.propose.arrays import axes_inference
 from sammed_data.propose.carriers import Answers, Doubt, Group, Inference, Item, Proposal, worst
 from sammed_data.propose.coding import Coding
 from sammed_data.propose.documents import Statement
 from sammed_data.propose.entry import entry_of, layout_of, slug, splits_of
 from sammed_data.propose.formats import Look, channels_of, grid_key
 from sammed_data.propose.naming import Labels, find_labels, parse_labels
+from sammed_data.propose.run_rules import runs_inference
 from sammed_data.types import CatalogError, UsageError, nearest
 
 _BY_HEADER = ("dicom_seg", "rtstruct", "seg_nrrd", "polygons")
@@ -81,8 +83,11 @@ class Proposer:
                 doubt=worst(pairs.doubt, "medium"),
                 evidence=f"{pairs.evidence}; other masks of these images make other entries",
             )
+        axes = axes_inference(group, told=answers.axes is not None)
+        runs = runs_inference(coding, told=answers.runs is not None)
         inferences = [
-            self._format(group, images), pairs, _of_encoding(coding, entry, shared=shared),
+            self._format(group, images), pairs, *([axes] if axes else []),
+            _of_encoding(coding, entry, shared=shared), *([runs] if runs else []),
             _inference("labels", _shown(labels.labels), labels, "--labels"),
             _inference("modality", modality.value, modality, "--modality"),
             _inference("patient", f"{patient.regex} ({patient.unit})", patient, "--patient"),
@@ -167,6 +172,9 @@ class Proposer:
         if got != wanted and 0 < len(group.structures) <= _MAX_EXPLICIT:
             entry = _explicit(entry, group.structures)
             got, unpaired = _paired(entry, self.root)
+        if group.pairs[0].labels[0].kind == "runs" and got > wanted:
+            evidence += f"; {len(got - wanted)} images without a line in it: a build rejects them"
+            doubt, wanted = worst(doubt, "medium"), got
         lost, more = len(wanted - got), len(got - wanted)
         if lost or more:
             evidence += f"; the patterns lose {lost} of these pairs and add {more}"
@@ -224,6 +232,13 @@ def _explicit(entry: Mapping[str, Any], structures: Sequence[str]) -> dict[str, 
 
 def _of_encoding(coding: Coding, entry: Mapping[str, Any], *, shared: bool) -> Inference:
     rule = entry["label_encoding"]
+    if coding.type == "rle_csv":
+        strange = [f"odd: {n}" for n in coding.notes]
+        return Inference(
+            key="encoding", value=f"rle_csv ({rule['table']['pattern']})",
+            evidence="; ".join(["cells of pairs of numbers", *strange]),
+            doubt="medium" if strange or shared else "low",
+        )  # fmt: skip
     more = ", ".join(f"{k} {v}" for k, v in rule.items() if k != "type")
     value = f"{rule['type']} ({more})" if more else str(rule["type"])
     bad = Counter(why for _, why in coding.unreadable)

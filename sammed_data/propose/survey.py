@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sammed_data.propose.carriers import Item, Survey
-from sammed_data.readers import raster
+from sammed_data.readers import arrays, raster
 from sammed_data.readers.limits import first_bytes
 from sammed_data.types import ReadError, UsageError
 
@@ -24,6 +24,7 @@ _KINDS = {
     **dict.fromkeys((".nii", ".nii.gz"), "nifti"),
     **dict.fromkeys((".nrrd", ".nhdr", ".mha", ".mhd"), "itk"),
     **dict.fromkeys(raster.SUFFIXES, "raster"),
+    **dict.fromkeys(arrays.SUFFIXES, "array"),
     **dict.fromkeys((".dcm", ".ima", ".dicom"), "dicom"),
 }
 _DOCUMENTS = (".json", ".xml", ".csv", ".tsv", ".txt", ".md", ".rst", ".html", ".pdf", ".yaml")
@@ -75,7 +76,7 @@ def survey(root: Path, *, max_files: int = MAX_FILES, max_headers: int = MAX_HEA
             others[suffix_of(path.rpartition("/")[2]) or "(no ending)"] += 1
     items = [
         Item(path=p, kind=k, size=s)
-        for k in ("nifti", "itk", "raster")
+        for k in ("nifti", "itk", "raster", "array")
         for p, s in by_kind.get(k, ())
     ]
     items += _dicom_items(root, by_kind.get("dicom", []), max_headers, bad)

@@ -47,6 +47,32 @@ def shape_of(path: Path, variable: str | None) -> tuple[int, ...]:
     return _mat_variable(path, variable).shape
 
 
+def headers(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Name -> (shape, kind of numpy's dtype) of the arrays of numbers; a npy file's name is ''.
+
+    Raises:
+        ReadError: damaged, or a mat file of version 7.3.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".mat":
+        found = [v for v in mat5.variables(path) if v.name and v.kind == "numbers"]
+        return {v.name: (v.shape, np.dtype(v.dtype).kind) for v in found}
+    if suffix == ".npy":
+        with _opened(path) as stream:
+            shape, _, dtype = _npy_header(path, stream, whole=False)
+        return {"": (shape, dtype.kind)}
+    out: dict[str, tuple[tuple[int, ...], str]] = {}
+    with _archive(path) as archive:
+        for member in archive.namelist():
+            if not member.endswith(".npy"):
+                continue
+            with archive.open(member) as stream:
+                shape, _, dtype = _npy_header(path, stream, whole=False)
+            if dtype.kind in "buif":
+                out[member.removesuffix(".npy")] = (shape, dtype.kind)
+    return out
+
+
 def read_array(path: Path, variable: str | None, *, item: tuple[int, int] | None) -> NDArray[Any]:
     """Read one array in its stored axes.
 
@@ -141,24 +167,31 @@ def _read_npy(path: Path, item: tuple[int, int] | None) -> NDArray[Any]:
 
 
 @contextmanager
-def _member(path: Path, variable: str | None) -> Iterator[IO[bytes]]:
-    """The named array of a npz file, or its only one, as a stream; its checksum is compared.
-
-    Raises:
-        ReadError: damaged, or no such array.
-    """
+def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
+    """A npz file, opened; ReadError for whatever is damaged in it."""
     first_bytes(path)
     try:
         with zipfile.ZipFile(path) as archive:
-            names = {n.removesuffix(".npy"): n for n in archive.namelist() if n.endswith(".npy")}
-            with archive.open(names[_choose(path, list(names), variable)]) as stream:
-                yield stream
+            yield archive
     except _ZIP_DAMAGE as err:
         if isinstance(err, ReadError):
             raise
         raise ReadError(
             f"{path}: expected a whole npz file, found a damaged one ({err}); fetch it again"
         ) from err
+
+
+@contextmanager
+def _member(path: Path, variable: str | None) -> Iterator[IO[bytes]]:
+    """The named array of a npz file, or its only one, as a stream; its checksum is compared.
+
+    Raises:
+        ReadError: damaged, or no such array.
+    """
+    with _archive(path) as archive:
+        names = {n.removesuffix(".npy"): n for n in archive.namelist() if n.endswith(".npy")}
+        with archive.open(names[_choose(path, list(names), variable)]) as stream:
+            yield stream
 
 
 def _choose(path: Path, names: list[str], variable: str | None) -> str:
