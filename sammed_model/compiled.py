@@ -12,6 +12,7 @@ import torch
 from sammed_data.types import UsageError
 from sammed_model.attention import block_fast
 from sammed_model.sam import SamModel
+from sammed_model.two_way import two_way
 
 
 def compile_model(model: SamModel) -> None:
@@ -22,6 +23,7 @@ def compile_model(model: SamModel) -> None:
     """
     _try(model.device)
     model.block_forward = torch.compile(block_fast)
+    model.padded_forward = torch.compile(two_way, dynamic=True)
     if not model.fast:
         for block in model.image_encoder.blocks:
             block.compile()

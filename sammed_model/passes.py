@@ -62,6 +62,7 @@ class Session:
         self._counts = [
             (n, self._on_device(torch.nonzero(counts == i)[:, 0]))
             for i, n in enumerate(CLICK_COUNTS)
+            if (counts == i).any()
         ]
         self._alone = self._passes_alone()
 
@@ -129,15 +130,19 @@ class Session:
         if "inside-clicks" in self.choices:
             # Outside the image and where the corpus says 'ignore' there is no error to click on.
             predicted = torch.where(self._valid_M, predicted, truth)
+        seeds = prompts.derive_seeds(self._seeds_M, _FIRST_CLICKS + number)
+        # A mask's first clicks do not depend on how many are drawn.
+        most = self._counts[-1][0]
+        xy, label = prompts.error_clicks(predicted, truth, seeds, most)
         groups = []
         for count, index in self._counts:
-            if len(index):
-                seeds = self._seeds(index, _FIRST_CLICKS + number)
-                xy, label = prompts.error_clicks(predicted[index], truth[index], seeds, count)
-                made = self._prompts(
-                    index, points_MN2=xy, point_labels_MN=label, mask_M1hw=feedback_M1hw[index]
-                )
-                groups.append(Group(index_M=index, prompts=made))
+            made = self._prompts(
+                index,
+                points_MN2=xy[index, :count],
+                point_labels_MN=label[index, :count],
+                mask_M1hw=feedback_M1hw[index],
+            )
+            groups.append(Group(index_M=index, prompts=made))
         return groups
 
     def _prompts(self, index: Tensor, **given: Tensor) -> Prompts:
@@ -146,12 +151,17 @@ class Session:
 
 def decode(model: SamModel, embedding: Tensor, groups: list[Group]) -> tuple[Tensor, Tensor]:
     """The best mask of each prompt, in the order of the batch: (M, 1, h, w) and (M,) IoU."""
-    best = [model.decode(embedding, group.prompts).best() for group in groups]
+    asked = [group.prompts for group in groups]
+    if model.fast:
+        low, iou = model.decode_together(embedding, asked).best()
+    else:
+        best = [model.decode(embedding, prompts).best() for prompts in asked]
+        low, iou = (torch.cat(parts) for parts in zip(*best, strict=True))
     index = [group.index_M for group in groups if group.index_M is not None]
     if not index:
-        return best[0]
+        return low, iou
     order = torch.cat(index).argsort()
-    return torch.cat([low for low, _ in best])[order], torch.cat([iou for _, iou in best])[order]
+    return low[order], iou[order]
 
 
 def upsample(low_res_M1hw: Tensor, size: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from functools import partial
 from types import ModuleType
 from typing import Any, Literal
@@ -13,8 +14,9 @@ from torch import Tensor, nn
 from sammed_data.types import ModelError, nearest
 from sammed_model.adapters import add_adapters
 from sammed_model.attention import BlockForward, encode_fast
-from sammed_model.decode import encode_prompts, predict_masks
+from sammed_model.decode import encode_together, predict_masks
 from sammed_model.frame import Preprocessing
+from sammed_model.two_way import TwoWay
 from sammed_model.types import AdapterKind, DecoderOutput, Prompts, SamSpec, kind_facts
 
 _MASK_CHANNELS = 16
@@ -92,6 +94,7 @@ class SamModel(nn.Module):
         metadata: free strings kept with the weights (recipe, source, file digest).
         fast: ``encode`` takes the fast path (same numbers to rounding), not upstream's forward.
         block_forward: what the fast path calls for a block, if it is compiled.
+        padded_forward: what it calls for prompts of different lengths, if it is compiled.
     """
 
     def __init__(
@@ -105,6 +108,7 @@ class SamModel(nn.Module):
         self.metadata: dict[str, str] = {}
         self.fast = True
         self.block_forward: BlockForward | None = None
+        self.padded_forward: TwoWay | None = None
         modeling = _modeling()
         # Any: upstream's classes carry annotations that say less than they do.
         self.image_encoder: Any = _image_encoder(modeling, spec)
@@ -155,12 +159,25 @@ class SamModel(nn.Module):
         Raises:
             ModelError: a mask prompt of another size than the low-res logits.
         """
+        return self.decode_together(embedding_BChw, [prompts])
+
+    def decode_together(self, embedding_BChw: Tensor, groups: Sequence[Prompts]) -> DecoderOutput:
+        """What ``decode`` gives for each group, joined in their order, in one pass.
+
+        Args:
+            embedding_BChw: of ``encode``.
+            groups: with prompts of different kinds and lengths, in model pixels.
+
+        Raises:
+            ModelError: a mask prompt of another size than the low-res logits.
+        """
         # Positional codes turn to noise in half precision: prompts are always encoded in float32.
         with torch.autocast(embedding_BChw.device.type, enabled=False):
-            sparse, dense = encode_prompts(self.prompt_encoder, prompts)
+            sparse, dense, bias = encode_together(self.prompt_encoder, groups)
             position = self.prompt_encoder.get_dense_pe()
-        src = embedding_BChw.index_select(0, prompts.image_index_M) + dense
-        output = predict_masks(self.mask_decoder, src, position, sparse)
+        index_M = torch.cat([group.image_index_M for group in groups])
+        src = embedding_BChw.index_select(0, index_M) + dense
+        output = predict_masks(self.mask_decoder, src, position, sparse, bias, self.padded_forward)
         return dataclasses.replace(output, single_mask=kind_facts(self.kind).single_mask)
 
     def forward(self, x_BCHW: Tensor, prompts: Prompts) -> DecoderOutput:

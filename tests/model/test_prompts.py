@@ -66,6 +66,8 @@ def test_batch_size_and_company_change_nothing(size, draw):
     assert torch.equal(together, alone)
     several, _ = prompts.pick_several(truth, keys, 9)
     assert torch.equal(several[:, 0], together)
+    for n in (3, 5):  # training draws nine for all masks and gives each its first
+        assert torch.equal(several[:, :n], prompts.pick_several(truth, keys, n)[0])
 
 
 def test_points_of_a_large_region_differ_and_of_a_small_one_repeat():
