@@ -29,6 +29,7 @@ _ASK = {
     "patient": ("patient", "regular expression on the image path with one (group); or: image"),
     "encoding": ("encoding", "binary, index, instance_ids, rgb, ..."),
     "runs": ("runs", "ORDER,OFFSETS,FIRST, such as column,absolute,1 or row,relative,0"),
+    "splits": ("splits", "a CSV file (case,split), {split}/**, test=GLOB;train=GLOB, or: none"),
     "axes": ("axes", "letters of the image's axes, such as ZYX or NYXC; or IMAGE,MASK"),
 }
 
@@ -53,6 +54,9 @@ def init(
     masks: str | None = typer.Option(None, help="Path pattern, such as 'masks/{case}_seg.png'."),
     axes: str | None = typer.Option(None, help="Axes of arrays: ZYX, NYXC, ...; or IMAGE,MASK."),
     runs: str | None = typer.Option(None, help="Of a run-length table: column,absolute,1."),
+    splits: str | None = typer.Option(
+        None, help="Official split: CSV (case,split), '{split}/**', 'test=GLOB;train=GLOB', none."
+    ),
     group: str | None = typer.Option(None, help="Only this group, where a folder holds several."),
     license_: str | None = typer.Option(None, "--license", help="SPDX name; default: unknown."),
     public: bool = typer.Option(False, "--public", help="The data are public, not restricted."),
@@ -75,7 +79,8 @@ def init(
 
     answers = Answers(
         id=id_, group=group, modality=modality, labels=labels, patient=patient, encoding=encoding,
-        images=images, masks=masks, axes=axes, runs=runs, license=license_, public=public,
+        images=images, masks=masks, axes=axes, runs=runs, splits=splits, license=license_,
+        public=public,
     )  # fmt: skip
     console = _stderr_console() if as_json or dry_run else new_console()
     inspector = Inspector(path, load_ontology(None), max_files=max_files)

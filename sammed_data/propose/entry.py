@@ -10,15 +10,9 @@ from typing import Any
 from sammed_data.propose.carriers import Answers, Group, Inference, Item, Proposal
 from sammed_data.propose.coding import Coding
 from sammed_data.propose.modality import Guess
-from sammed_data.propose.names import split_word
 from sammed_data.propose.naming import Labels
 from sammed_data.propose.patients import Candidate
 
-_SPLITS = {
-    "tr": "train", "va": "validation", "ts": "test", "te": "test",
-    "train": "train", "training": "train", "val": "validation", "valid": "validation",
-    "validation": "validation", "dev": "validation", "test": "test", "testing": "test",
-}  # fmt: skip
 _NO_SEQUENCES = ("ct", "cta", "mr", "mri", "pet", "us", "")
 
 
@@ -26,20 +20,6 @@ def slug(text: str) -> str:
     """An id out of any name: lower case letters, digits and underscores."""
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
     return re.sub(r"[^a-z0-9]+", "_", plain.lower()).strip("_") or "dataset"
-
-
-def splits_of(paths: Sequence[str]) -> dict[str, list[str]]:
-    """Official splits where folders are called train, val or test (two of them at one depth)."""
-    parts = [p.split("/") for p in sorted({p.rstrip("/") for p in paths})]
-    for k in range(min(len(p) for p in parts) - 1 if parts else 0):
-        names = {p[k] for p in parts}
-        if len(names) > 1 and all(split_word(n) for n in names):
-            found: dict[str, list[str]] = {}
-            for name in sorted(names):
-                glob = "*/" * k + f"{name}/**"
-                found.setdefault(_SPLITS[split_word(name).lower()], []).append(glob)
-            return found
-    return {}
 
 
 def layout_of(

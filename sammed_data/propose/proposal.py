@@ -18,10 +18,11 @@ from sammed_data.propose.arrays import axes_inference
 from sammed_data.propose.carriers import Answers, Doubt, Group, Inference, Item, Proposal, worst
 from sammed_data.propose.coding import Coding
 from sammed_data.propose.documents import Statement
-from sammed_data.propose.entry import entry_of, layout_of, slug, splits_of
+from sammed_data.propose.entry import entry_of, layout_of, slug
 from sammed_data.propose.formats import Look, channels_of, grid_key
 from sammed_data.propose.naming import Labels, find_labels, parse_labels
 from sammed_data.propose.run_rules import runs_inference
+from sammed_data.propose.told_splits import Splits, find_splits, splits_inference
 from sammed_data.types import CatalogError, UsageError, nearest
 
 _BY_HEADER = ("dicom_seg", "rtstruct", "seg_nrrd", "polygons")
@@ -70,7 +71,8 @@ class Proposer:
         flat = all(s.shape[0] == 1 for s in looks) if looks else images[0].kind == "raster"
         channels = self._channels(images[0])
         found = (coding, labels, modality, patient)
-        extra = self._extra(group, coding, images)
+        splits = find_splits(answers.splits, [i.path for i in images], patient.regex, self.root)
+        extra = self._extra(group, coding, images, splits)
         own = answers.id or self.root.resolve().name
         name = f"{own} {group.name.replace('_', ' ')}" if group.name else own
         layout = layout_of(_named_channels(group, self.said), channels, exclude)
@@ -85,12 +87,14 @@ class Proposer:
             )
         axes = axes_inference(group, told=answers.axes is not None)
         runs = runs_inference(coding, told=answers.runs is not None)
+        official = splits_inference(splits, answers.splits)
         inferences = [
             self._format(group, images), pairs, *([axes] if axes else []),
             _of_encoding(coding, entry, shared=shared), *([runs] if runs else []),
             _inference("labels", _shown(labels.labels), labels, "--labels"),
             _inference("modality", modality.value, modality, "--modality"),
             _inference("patient", f"{patient.regex} ({patient.unit})", patient, "--patient"),
+            *([official] if official else []),
             *self._of_settings(entry, answers, extra),
         ]  # fmt: skip
         return Proposal(entry=entry, inferences=tuple(inferences),
@@ -137,12 +141,14 @@ class Proposer:
         stated = next((list(s.channels) for s in self.said if len(s.channels) == n), None)
         return [slug(c) for c in stated] if stated else [f"c{k}" for k in range(n)]
 
-    def _extra(self, group: Group, coding: Coding, images: Sequence[Item]) -> dict[str, Any]:
+    def _extra(
+        self, group: Group, coding: Coding, images: Sequence[Item], splits: Splits | None
+    ) -> dict[str, Any]:
         sequence = group.image_patterns[0][1] if len(group.image_patterns) == 1 else ""
         return {
             "quirks": list(coding.notes),
             "grid": self._grid(group),
-            "splits": splits_of([i.path for i in images]),
+            "splits": None if splits is None else splits.globs,
             "sequence": "" if sequence.startswith("000") else sequence,
         }
 
@@ -197,9 +203,6 @@ class Proposer:
             Inference(key="privacy", value=entry["privacy"], doubt="low",
                       evidence="told" if answers.public else "restricted unless told (--public)"),
         ]  # fmt: skip
-        if extra.get("splits"):
-            out.append(Inference(key="splits", value=", ".join(extra["splits"]), doubt="medium",
-                                 evidence="folders of these names"))  # fmt: skip
         if extra.get("grid"):
             out.append(Inference(key="grid", value=extra["grid"], doubt="medium",
                                  evidence="an image and its mask lie on other grids: the image is "
