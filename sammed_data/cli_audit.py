@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from sammed_data.cli_common import CORPUS, PLACE, one_corpus
+from sammed_data.cli_common import CORPUS, PLACE, corpus_and, one_corpus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -81,12 +81,12 @@ def audit(
 
 
 def exclude(
-    corpus: Path = typer.Argument(help="Corpus folder."),
-    listed: Path = typer.Argument(
-        metavar="LIST",
-        help="CSV, JSON lines or Parquet: sample_id, or dataset with case_id or "
-        "patient_id; and reason.",
+    words: list[str] = typer.Argument(
+        metavar="[CORPUS] LIST",
+        help="Corpus folder [default: corpus]; CSV, JSON lines or Parquet: sample_id, or dataset "
+        "with case_id or patient_id; and reason.",
     ),
+    corpus: Path | None = CORPUS,
     key: Path | None = typer.Option(None, help="Secret key file, for raw ids of restricted data."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Only say how many entries name rows."),
 ) -> None:
@@ -101,18 +101,20 @@ def exclude(
     from sammed_data.excluding import apply_list, excluded_lines
     from sammed_data.talk import answer
 
-    applied = apply_list(corpus, read_list(listed), key_file=key, dry_run=dry_run)
-    lines = excluded_lines(Corpus(corpus))
-    typer.echo(f"{applied.known} entries name something in {corpus}, {applied.unknown} do not")
+    folder, listed = corpus_and(words, corpus, "LIST")
+    applied = apply_list(folder, read_list(Path(listed)), key_file=key, dry_run=dry_run)
+    lines = excluded_lines(Corpus(folder))
+    typer.echo(f"{applied.known} entries name something in {folder}, {applied.unknown} do not")
     if dry_run:
-        typer.echo(f"nothing was written; the list of {corpus} is as it was")
+        typer.echo(f"nothing was written; the list of {folder} is as it was")
     for line in lines:
         typer.echo(line)
     answer({"dry_run": dry_run, "known": applied.known, "unknown": applied.unknown, "now": lines})
 
 
 def withdraw(
-    corpus: Path = typer.Argument(help="Corpus folder."),
+    place: Path | None = PLACE,
+    corpus: Path | None = CORPUS,
     patient: str = typer.Option(help="DATASET:ID; the patient_id of the rows, or the raw key."),
     reason: str = typer.Option(help="Why; kept in the list of the corpus and its rejections."),
     key: Path | None = typer.Option(None, help="Secret key file, for raw ids of restricted data."),
@@ -137,10 +139,11 @@ def withdraw(
     dataset, colon, name = patient.partition(":")
     if not (dataset and colon and name):
         raise UsageError(f"expected --patient DATASET:ID, found {patient!r}")
-    opened = Corpus(corpus)
+    folder = one_corpus(place, corpus)
+    opened = Corpus(folder)
     known = patients_of(opened, dataset)
     if name in opened.exclusions.withdrawn(dataset):
-        raise UsageError(f"{patient} is withdrawn from {corpus} already: its rows are gone")
+        raise UsageError(f"{patient} is withdrawn from {folder} already: its rows are gone")
     stored = patient_name(dataset, name, known, key)
     if dry_run:
         held = held_by(opened, dataset, stored, typed=name)
@@ -150,7 +153,7 @@ def withdraw(
             f"{', '.join(held.shards)} anew; nothing was written"
         )
         return
-    done = take_out(corpus, dataset, stored, reason, typed=name)
+    done = take_out(folder, dataset, stored, reason, typed=name)
     answer({"dry_run": False} | asdict(done))
     typer.echo(
         f"withdrawn: {done.cases} cases, {done.images} images with {done.masks} masks; rewritten: "

@@ -37,6 +37,14 @@ def one_corpus(place: Path | None, corpus: Path | None) -> Path:
     return place or corpus or Path("corpus")
 
 
+def corpus_and(words: Sequence[str], corpus: Path | None, what: str) -> tuple[Path, str]:
+    """The corpus and the one other argument of a verb: ``[CORPUS] WHAT``, or --corpus."""
+    if len(words) > 2:
+        raise UsageError(f"expected [CORPUS] {what}, found {len(words)} arguments")
+    place = Path(words[0]) if len(words) == 2 else None
+    return one_corpus(place, corpus), words[-1]
+
+
 def new_console() -> Console:
     """As wide as the terminal; lines are never broken for a pipe."""
     from rich.console import Console

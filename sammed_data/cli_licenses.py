@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from sammed_data.cli_common import split_names
+from sammed_data.cli_common import CORPUS, one_corpus, split_names
 from sammed_data.types import UsageError
 
 if TYPE_CHECKING:
@@ -22,6 +22,10 @@ def register(app: typer.Typer) -> None:
 
 
 def licenses(
+    place: Path | None = typer.Argument(
+        None, metavar="[CORPUS]", help="Corpus folder; without one: the catalogue."
+    ),
+    corpus: Path | None = CORPUS,
     source: Path | None = typer.Option(
         None, help="Folder of catalogue entries; default: the bundled ones."
     ),
@@ -33,44 +37,61 @@ def licenses(
     ),
     decisions: Path | None = typer.Option(None, help="Signed licence-decisions.yaml."),
     write: Path | None = typer.Option(None, help="Write a form of undecided datasets here."),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Check and show; write no form."),
     as_json: bool = typer.Option(False, "--json", help="Machine-readable."),
 ) -> None:
-    """Show what the licence of each dataset allows, and how sure that is.
+    """Show what licences allow, of the catalogue or of a corpus, and how sure that is.
 
     For example:
 
       sammed data licenses --license unknown --write licence-decisions.yaml
 
-      sammed data licenses --decisions licence-decisions.yaml --license redistribute
+      sammed data licenses corpus --decisions licence-decisions.yaml
     """
-    from sammed_data.catalog import load_catalogs
     from sammed_data.licenses import (
         admits,
         check_words,
         decision_form,
-        load_decisions,
-        standing,
     )
     from sammed_data.types import nearest
 
-    entries, names, words = load_catalogs(source), split_names(only), split_names(license_)
+    names, words = split_names(only), split_names(license_)
     check_words(words)
+    folder = None if place is None and corpus is None else one_corpus(place, corpus)
+    known = {each.dataset: each for each in _standings(folder, source, decisions)}
     for name in names:
-        if name not in entries:
-            raise UsageError(f"no catalogue entry {name!r}; {nearest(name, entries)}")
-    signed = load_decisions(decisions)
-    found = [standing(entry, signed) for entry in entries.values() if entry.id in names or not only]
+        if name not in known:
+            where = "catalogue entry" if folder is None else f"dataset of {folder}"
+            raise UsageError(f"no {where} {name!r}; {nearest(name, known)}")
+    found = [each for name, each in known.items() if name in names or not only]
     found = [each for each in found if admits(words, each)]
     if write is not None:
         if write.exists():
             raise UsageError(f"{write} exists: name a new file, or add to it by hand")
-        write.write_text(decision_form(found), encoding="utf-8")
+        if not dry_run:
+            write.write_text(decision_form(found), encoding="utf-8")
     if as_json:
         typer.echo(json.dumps([asdict(each) for each in found], indent=1))
         return
     _print(found)
     if write is not None:
-        typer.echo(f"form: {write}")
+        typer.echo(f"would write {write}; nothing was written" if dry_run else f"form: {write}")
+
+
+def _standings(folder: Path | None, source: Path | None, decisions: Path | None) -> list[Standing]:
+    """Of the datasets of a corpus, or of the catalogue."""
+    from sammed_data.catalog import load_catalogs
+    from sammed_data.licenses import load_decisions, standing
+
+    if folder is None:
+        signed = load_decisions(decisions)
+        return [standing(entry, signed) for entry in load_catalogs(source).values()]
+    if source is not None:
+        raise UsageError("--source and a corpus do not go together: a corpus has its own words")
+    from sammed_data.corpus import Corpus
+    from sammed_data.hub_plan import standings
+
+    return standings(Corpus(folder), decisions)
 
 
 def _print(found: list[Standing]) -> None:

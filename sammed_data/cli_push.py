@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from sammed_data.cli_common import QUARANTINED
+from sammed_data.cli_common import CORPUS, QUARANTINED, corpus_and
 
 if TYPE_CHECKING:
     from sammed_data.hub_plan import HubFile, PushPlan
@@ -21,8 +21,11 @@ def register(app: typer.Typer) -> None:
 
 
 def push(
-    corpus: Path = typer.Argument(..., help="Folder of a built corpus."),
-    repo_id: str = typer.Argument(..., help="Dataset repository as OWNER/NAME."),
+    words: list[str] = typer.Argument(
+        metavar="[CORPUS] REPOSITORY",
+        help="Corpus folder [default: corpus]; dataset repository as OWNER/NAME.",
+    ),
+    corpus: Path | None = CORPUS,
     dry_run: bool = typer.Option(
         False, "--dry-run", help="List files, licences and what is refused; send nothing."
     ),
@@ -40,7 +43,7 @@ def push(
 
       sammed data push corpus my-lab/abdomen --dry-run
 
-      sammed data push corpus my-lab/abdomen --private --leave-out
+      sammed data push my-lab/abdomen --corpus corpus --private --leave-out
     """
     from sammed_data.corpus import Corpus
     from sammed_data.hub import check_repo, open_hub, refuse
@@ -48,8 +51,9 @@ def push(
     from sammed_data.hub_plan import plan_push
     from sammed_data.talk import answer
 
+    folder, repo_id = corpus_and(words, corpus, "OWNER/NAME")
     check_repo(repo_id)
-    plan = plan_push(Corpus(corpus), decisions)
+    plan = plan_push(Corpus(folder), decisions)
     document = _document(plan, repo_id)
     answer(document)
     _print_plan(plan)

@@ -107,8 +107,7 @@ def plan_push(corpus: Corpus, decisions: Path | None = None) -> PushPlan:
         CatalogError: the decisions are not signed.
         CorpusError: a shard is missing or damaged.
     """
-    own = corpus.root / DECISIONS_FILE
-    signed = load_decisions(own if own.is_file() else None) | load_decisions(decisions)
+    signed = decisions_of(corpus, decisions)
     facts = _facts_of_rows(corpus)
     judged = []
     for said in corpus.manifest["datasets"]:
@@ -132,6 +131,18 @@ def plan_push(corpus: Corpus, decisions: Path | None = None) -> PushPlan:
     return PushPlan(
         files=files, datasets=tuple(judged), content_sha256=content, notes=tuple(_notes(corpus))
     )
+
+
+def decisions_of(corpus: Corpus, decisions: Path | None = None) -> dict[str, Decision]:
+    """Signed decisions a corpus was built with, and those of a file on top of them."""
+    own = corpus.root / DECISIONS_FILE
+    return load_decisions(own if own.is_file() else None) | load_decisions(decisions)
+
+
+def standings(corpus: Corpus, decisions: Path | None = None) -> list[Standing]:
+    """What may be relied on for each dataset of a corpus, by the words of its manifest."""
+    signed = decisions_of(corpus, decisions)
+    return [standing(_said(said), signed) for said in corpus.manifest["datasets"]]
 
 
 def _said(raw: Mapping[str, Any]) -> _Said:

@@ -193,6 +193,28 @@ def test_a_dry_run_lists_all_and_sends_nothing(folder, monkeypatch):
     assert "closed_mr" in run.stderr
 
 
+def test_a_corpus_is_an_argument_or_an_option(folder):
+    asked = [
+        ("push", "open", "lab/c", "--dry-run"),
+        ("push", "lab/c", "--corpus", "open", "--dry-run"),
+        ("licenses", "open"),
+        ("licenses", "--corpus", "open"),
+    ]
+    runs = [fakes.call_cli("data", *words, "--json", cwd=folder) for words in asked]
+    assert [r.returncode for r in runs] == [0, 0, 0, 0], [r.stderr for r in runs]
+    assert runs[0].stdout == runs[1].stdout
+    assert runs[2].stdout == runs[3].stdout
+    assert [d["dataset"] for d in json.loads(runs[2].stdout)] == ["fake_mr"]
+    for words, said in (
+        (("push", "open", "lab/c", "--corpus", "corpus"), "expected one corpus"),
+        (("push", "a", "b", "c"), "found 3 arguments"),
+        (("licenses", "open", "--only", "hc18"), "no dataset of open 'hc18'"),
+        (("licenses", "open", "--source", "."), "do not go together"),
+    ):
+        run = fakes.call_cli("data", *words, cwd=folder)
+        assert (run.returncode, said in run.stderr) == (2, True), run.stderr
+
+
 def test_the_command_pushes_with_the_token_of_the_environment(folder, monkeypatch):
     hub, tokens = FakeHub(), []
     monkeypatch.setattr("huggingface_hub.HfApi", lambda token: tokens.append(token) or hub)
