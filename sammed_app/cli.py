@@ -50,22 +50,32 @@ def demo(
         int | None, typer.Option(help="Steps of each training.", show_default="of the plan")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of phantoms, order and draws.")] = 0,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say which stages are left; do none.")
+    ] = False,
 ) -> None:
     """See ``_HELP``."""
     import os
     from dataclasses import asdict
 
-    from sammed_app.demo import plan_of, run_demo
+    from sammed_app.demo import left_of, plan_of, run_demo
     from sammed_app.telling import Teller
-    from sammed_data.talk import answer
+    from sammed_data.talk import answer, say_dry
     from sammed_model.console import keep_memory
 
+    plan = plan_of(quick=quick, seed=seed, steps=steps)
+    if dry_run:
+        left = left_of(folder, plan, fresh=fresh, from_scratch=from_scratch)
+        writes = [folder / name for name in ("catalogs", "data", "corpus", "runs", "results")]
+        say_dry([], writes, stages=left, patients=plan.n_patients, steps=plan.steps)
+        typer.echo(f"stages: {', '.join(left)}")
+        return
     keep_memory()
     teller = Teller()
     teller.opening(folder)
     result = run_demo(
         folder,
-        plan_of(quick=quick, seed=seed, steps=steps),
+        plan,
         teller,
         fresh=fresh,
         from_scratch=from_scratch,

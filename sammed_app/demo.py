@@ -165,20 +165,57 @@ class _Clock:
         self._report.note(f"{name}: {self.seconds[name]:.0f} s")
 
 
+def left_of(folder: Path, plan: DemoPlan, *, fresh: bool, from_scratch: bool) -> list[str]:
+    """The stages that :func:`run_demo` has still to do; nothing is written.
+
+    Raises:
+        UsageError: the folder holds somebody else's corpus.
+    """
+    there = _are_there(folder, plan) and not fresh
+    left = [] if there else ["phantoms", "corpus"]
+    if from_scratch and (fresh or not _scratch(folder).with_suffix(".done").is_file()):
+        left.append("start")
+    start = _scratch(folder) if from_scratch else SHIPPED / START
+    for method in TRAINED:
+        for control in _CONTROLS:
+            config = _config(plan, method, control, start)
+            built = there and (folder / "corpus" / "manifest.json").is_file()
+            if not built or _finished(folder, config) is None:
+                left.append(config.method + ("" if control == "none" else CONTROL_SUFFIX))
+    return [*left, "benchmark"]
+
+
+def _wanted(plan: DemoPlan) -> dict[str, int]:
+    return {"n_patients": plan.n_patients, "seed": plan.seed}
+
+
+def _are_there(folder: Path, plan: DemoPlan) -> bool:
+    """Whether the phantoms of a plan lie there.
+
+    Raises:
+        UsageError: the folder holds somebody else's corpus.
+    """
+    record = folder / RECORD
+    if not record.is_file() and (folder / "corpus").exists():
+        raise UsageError(
+            f"expected an empty folder or one of an earlier demo at {folder}, found a corpus that "
+            "the demo did not make: give another --dir"
+        )
+    return record.is_file() and json.loads(record.read_text("utf-8")) == _wanted(plan)
+
+
+def _scratch(folder: Path) -> Path:
+    return folder / "weights" / START
+
+
 def _phantoms(folder: Path, plan: DemoPlan, fresh: bool, report: DemoReporter) -> None:
     """Write the datasets unless the same ones lie there.
 
     Raises:
         UsageError: the folder holds somebody else's corpus, or cannot be written.
     """
-    record = folder / RECORD
-    wanted = {"n_patients": plan.n_patients, "seed": plan.seed}
-    if not record.is_file() and (folder / "corpus").exists():
-        raise UsageError(
-            f"expected an empty folder or one of an earlier demo at {folder}, found a corpus that "
-            "the demo did not make: give another --dir"
-        )
-    if record.is_file() and not fresh and json.loads(record.read_text("utf-8")) == wanted:
+    record, wanted = folder / RECORD, _wanted(plan)
+    if _are_there(folder, plan) and not fresh:
         report.note("the phantoms are there already")
         return
     try:
@@ -211,7 +248,7 @@ def _start(
             )
         report.note(f"start: {shipped}, a small SAM trained on procedural scenes only")
         return shipped
-    made = folder / "weights" / START
+    made = _scratch(folder)
     if fresh or not made.with_suffix(".done").is_file():
         scenes = Pretraining(seed=plan.seed)
         if plan.scratch_steps is not None:
@@ -241,13 +278,10 @@ def _config(plan: DemoPlan, method: Method, control: Control, start: Path) -> Tr
 def _run(folder: Path, config: TrainConfig, fresh: bool, report: DemoReporter) -> Path:
     """A finished training with this configuration on this corpus: found, continued or made."""
     runs, corpus = folder / "runs", folder / "corpus"
-    if not fresh:
-        content = Corpus(corpus).content_hash
-        for found in finished_runs(runs):
-            same = found.record["corpus_sha256"] == content
-            if same and TrainConfig.load(found.folder / "config.json") == config:
-                report.note(f"{found.folder} is finished already")
-                return found.folder
+    finished = None if fresh else _finished(folder, config)
+    if finished is not None:
+        report.note(f"{finished} is finished already")
+        return finished
     with report.training() as (shown, should_stop):
         return train(
             corpus,
@@ -257,6 +291,16 @@ def _run(folder: Path, config: TrainConfig, fresh: bool, report: DemoReporter) -
             report=shown,
             should_stop=should_stop,
         ).folder
+
+
+def _finished(folder: Path, config: TrainConfig) -> Path | None:
+    """The run that was finished with this configuration on this corpus."""
+    content = Corpus(folder / "corpus").content_hash
+    for found in finished_runs(folder / "runs"):
+        same = found.record["corpus_sha256"] == content
+        if same and TrainConfig.load(found.folder / "config.json") == config:
+            return found.folder
+    return None
 
 
 def _unfinished(runs: Path, config: TrainConfig) -> Path | None:

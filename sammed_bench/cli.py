@@ -229,6 +229,9 @@ def _report(
             "over the box offset."
         ),
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Read the rows; write nothing.")
+    ] = False,
 ) -> None:
     """Make the report again from the score rows of a results folder.
 
@@ -244,17 +247,26 @@ def _report(
     sammed report results/001 --recompute --metrics nsd,hd95 --out results/001-surface
     """
     from sammed_bench.console import console
-    from sammed_bench.report import headline, write_report
+    from sammed_bench.report import headline, load_report, write_report
+    from sammed_bench.rescore import check_rescore
     from sammed_bench.text import as_json
-    from sammed_data.talk import answer
+    from sammed_data.talk import answer, say_dry
 
+    again = out or results.with_name(f"{results.name}-again")
+    if dry_run:
+        report = load_report(results, beside or ())
+        if recompute:
+            check_rescore(results, again)
+        writes = [again] if recompute else [results / "report"]
+        say_dry([results, *(beside or ())], writes, tables=[t.name for t in headline(report)])
+        return
     if recompute:
         from sammed_bench.metric_cards import parse_metrics
         from sammed_bench.rescore import rescore
 
         results = rescore(
             results,
-            out or results.with_name(f"{results.name}-again"),
+            again,
             corpus_root=corpus,
             metrics=parse_metrics(metrics) if metrics else (),
             tolerance=tolerance,

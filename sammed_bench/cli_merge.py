@@ -26,6 +26,9 @@ def _merge(
         Path | None, typer.Option(help="Built corpus. Default: where the parts saw it.")
     ] = None,
     device: Annotated[str, typer.Option(help="Of the gallery.")] = "auto",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Look which parts are there; write nothing.")
+    ] = False,
 ) -> None:
     r"""Finish a benchmark that was scored in parts; parts in one folder finish by themselves.
 
@@ -34,10 +37,17 @@ def _merge(
       sammed bench merge results/001
       sammed bench merge results/all --from node1/results --from node2/results
     """
-    from sammed_bench.merge import merge
+    from sammed_bench.merge import merge, survey_parts
+    from sammed_bench.record import RECORD
     from sammed_bench.report import write_report
-    from sammed_data.talk import answer
+    from sammed_data.talk import answer, say_dry
 
+    if dry_run:
+        there, missing = survey_parts(results, sources or ())
+        copied = [results / "scores"] if sources else []
+        writes = [*copied, results / RECORD, results / "report"]
+        say_dry([*(sources or ()), results], writes, parts=there, missing=missing)
+        return
     result = merge(results, sources or (), corpus_root=corpus, device=device)
     write_report(result.out)
     answer({"results": result.out, "images": result.images, "masks": result.masks})

@@ -33,6 +33,9 @@ def _freeze(
         str | None,
         typer.Option(help="A suite, by name or file, whose unfrozen datasets are to be frozen."),
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Make the suite; write no file.")
+    ] = False,
 ) -> None:
     r"""Freeze what a corpus holds, and how it is scored, as a suite that others can run.
 
@@ -45,9 +48,9 @@ def _freeze(
     from sammed_bench.metric_cards import parse_metrics
     from sammed_bench.modes import parse_modes
     from sammed_bench.suite import load_suite
-    from sammed_bench.suite_freeze import Asked, freeze, freeze_rest, write_suite
+    from sammed_bench.suite_freeze import Asked, freeze, freeze_rest, refuse_there, write_suite
     from sammed_data.corpus import Corpus
-    from sammed_data.talk import answer
+    from sammed_data.talk import answer, say_dry
 
     opened, ids = Corpus(corpus), _parts(datasets or "")
     if like:
@@ -63,6 +66,11 @@ def _freeze(
             seed=seed,
         )
         suite = freeze(opened, asked, name=out.stem)
+    if dry_run:
+        refuse_there(out)
+        reads = [opened.root, *([like] if like else [])]
+        say_dry(reads, [out], suite=suite.name, digest=suite.digest, unfrozen=suite.unfrozen)
+        return
     write_suite(out, suite)
     answer({"suite": suite.name, "digest": suite.digest, "file": out, "unfrozen": suite.unfrozen})
     frozen = [d for d in suite.datasets if not d.unfrozen]
@@ -109,6 +117,9 @@ def _phantoms(
     folder: Annotated[Path, typer.Option("--dir", help="Work folder.")] = Path("phantoms"),
     patients: Annotated[int, typer.Option(help="Of each phantom.")] = 36,
     workers: Annotated[int, typer.Option(help="Processes of the build.")] = 1,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Name the folders; draw and build nothing.")
+    ] = False,
 ) -> None:
     r"""Draw the phantoms and build the corpus of the suites `phantoms` and `phantoms-small`.
 
@@ -118,11 +129,15 @@ def _phantoms(
       sammed bench --suite phantoms --corpus phantoms/corpus --model oracle
     """
     from sammed_data.build import build
-    from sammed_data.phantom import write_phantoms
-    from sammed_data.talk import answer
+    from sammed_data.phantom import PHANTOMS, check_phantoms, write_phantoms
+    from sammed_data.talk import answer, say_dry
 
-    write_phantoms(folder, n_patients=patients)
     corpus = folder / "corpus"
+    if dry_run:
+        check_phantoms(list(PHANTOMS), patients)
+        say_dry([], [folder / "catalogs", folder / "data", corpus], patients=patients)
+        return
+    write_phantoms(folder, n_patients=patients)
     result = build(folder / "catalogs", folder / "data", corpus, workers=workers)
     counts = result.manifest["counts"]
     answer({"corpus": corpus, "images": counts["images"]["kept"], "masks": counts["masks"]["kept"]})

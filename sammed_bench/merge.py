@@ -82,6 +82,48 @@ def merge(
     )  # fmt: skip
 
 
+def survey_parts(folder: Path, sources: Sequence[Path] = ()) -> tuple[list[str], list[str]]:
+    """Parts that lie in some folders, and those still missing, as ``i/N``; nothing is copied.
+
+    Raises:
+        UsageError: no parts, or parts of another benchmark.
+    """
+    folders = [p for p in (folder, *sources) if p in sources or (p / RECORD).is_file()]
+    said = [plain(conditions_of(read_record(p))) for p in folders or [folder]]
+    if any(other != said[0] for other in said):
+        raise UsageError(
+            f"expected parts of one benchmark, found others in {', '.join(map(str, folders))}: "
+            "merge them apart"
+        )
+    found = [_numbered(path.stem) for p in folders for path in _notes_in(p)]
+    counts = sorted({count for _, count in found})
+    if len(counts) != 1:
+        raise UsageError(_not_one_count(folder, counts))
+    there = {index for index, _ in found}
+    names = [str(Part(index=index, count=counts[0])) for index in range(counts[0])]
+    return (
+        [name for index, name in enumerate(names) if index in there],
+        [name for index, name in enumerate(names) if index not in there],
+    )
+
+
+def _notes_in(folder: Path) -> list[Path]:
+    return sorted((folder / part_notes.FOLDER).glob("part-*-of-*.json"))
+
+
+def _numbered(stem: str) -> tuple[int, int]:
+    match = re.fullmatch(r"part-(\d+)-of-(\d+)", stem)
+    return (int(match[1]), int(match[2])) if match else (0, 0)
+
+
+def _not_one_count(folder: Path, counts: Sequence[int]) -> str:
+    said = " and ".join(f"parts of {count}" for count in counts) or "none"
+    return (
+        f"expected the parts of one `sammed bench --part i/N --out {folder}`, found {said} in "
+        f"{folder / part_notes.FOLDER}: run them into one folder"
+    )
+
+
 def _gather(source: Path, folder: Path) -> None:
     """Copy the parts of one folder into another; what is there already stays."""
     there = plain(conditions_of(read_record(source)))
@@ -106,15 +148,9 @@ def _gather(source: Path, folder: Path) -> None:
 
 def _parts(folder: Path, conditions: Conditions) -> list[Part]:
     """The parts of the benchmark, all of them there."""
-    names = [path.stem for path in (folder / part_notes.FOLDER).glob("part-*-of-*.json")]
-    found = [re.fullmatch(r"part-\d+-of-(\d+)", name) for name in names]
-    counts = sorted({int(match[1]) for match in found if match})
+    counts = sorted({_numbered(path.stem)[1] for path in _notes_in(folder)} - {0})
     if len(counts) != 1:
-        said = " and ".join(f"parts of {count}" for count in counts) or "none"
-        raise UsageError(
-            f"expected the parts of one `sammed bench --part i/N --out {folder}`, found {said} in "
-            f"{folder / part_notes.FOLDER}: run them into one folder"
-        )
+        raise UsageError(_not_one_count(folder, counts))
     missing = part_notes.missing(folder, conditions, counts[0])
     if missing:
         raise CorpusError(

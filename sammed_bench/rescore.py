@@ -27,6 +27,21 @@ from sammed_data.types import CorpusError, UsageError
 from sammed_model.dataset import Samples
 
 
+def check_rescore(results: Path, out: Path) -> None:
+    """Refuse what cannot be scored again.
+
+    Raises:
+        UsageError: no predictions, or ``out`` is there already.
+    """
+    if not predictions.parts(results):
+        raise UsageError(
+            f"expected kept predictions in {results / predictions.FOLDER}, found none: run "
+            "`sammed bench --keep-predictions`"
+        )
+    if out.exists():
+        raise UsageError(f"expected a new folder at {out}, found one: give another --out")
+
+
 def rescore(
     results: Path,
     out: Path,
@@ -48,14 +63,8 @@ def rescore(
         UsageError: no predictions, or ``out`` is there already.
         CorpusError: another corpus, or a damaged part.
     """
+    check_rescore(results, out)
     found = predictions.parts(results)
-    if not found:
-        raise UsageError(
-            f"expected kept predictions in {results / predictions.FOLDER}, found none: run "
-            "`sammed bench --keep-predictions`"
-        )
-    if out.exists():
-        raise UsageError(f"expected a new folder at {out}, found one: give another --out")
     record = json.loads((results / RECORD).read_text(encoding="utf-8"))
     before = conditions_of(record)
     corpus = Corpus(corpus_root or Path(record["settings"]["corpus"]))

@@ -124,14 +124,19 @@ def freeze_rest(corpus: Corpus, suite: Suite, only: Sequence[str] = ()) -> Suite
     return replace(suite, datasets=tuple(made), options=options)
 
 
+def refuse_there(path: Path) -> None:
+    """Raise a UsageError if the file of a suite is there already."""
+    if path.exists():
+        raise UsageError(f"expected a new file at {path}, found one: give another --out")
+
+
 def write_suite(path: Path, suite: Suite) -> None:
     """Write a suite file.
 
     Raises:
         UsageError: it is there already, or cannot be written.
     """
-    if path.exists():
-        raise UsageError(f"expected a new file at {path}, found one: give another --out")
+    refuse_there(path)
     try:
         with whole(path) as partial:
             partial.write_text(suite_text(suite), encoding="utf-8")

@@ -40,6 +40,7 @@ def audit(
     scratch: Path | None = typer.Option(
         None, help="Folder for arrays while it runs, about 400 bytes an image."
     ),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Check the corpus; search nothing."),
     as_json: bool = _JSON,
 ) -> None:
     """Look for duplicates, leaks and defects, and say how much such a search finds.
@@ -54,16 +55,23 @@ def audit(
 
     from sammed_data.audit.gallery import write_gallery
     from sammed_data.audit.run import AuditOptions, audit_corpus
-    from sammed_data.audit.words import document, sentences, write_tables
+    from sammed_data.audit.words import TABLES, document, sentences, write_tables
     from sammed_data.audit.words import tables as audit_tables
     from sammed_data.cli_common import new_console, print_tables
     from sammed_data.corpus import Corpus
-    from sammed_data.talk import record_command
+    from sammed_data.talk import RECORD, record_command, say_dry
 
     opened = Corpus(one_corpus(place, corpus))
     options = AuditOptions(
         workers=workers or os.cpu_count() or 1, planted=planted, tables=tables, scratch=scratch
     )
+    if dry_run:
+        options.check()
+        opened.check_shards()
+        images = sum(s["rows"] for s in opened.manifest["shards"])
+        writes = [out / f"{name}.csv" for name in TABLES] + [out / "audit.html", out / RECORD]
+        say_dry([opened.root], writes, as_json=as_json, images=images)
+        return
     with _stages() as progress:
         found = audit_corpus(opened, options, progress)
     write_tables(found, opened, out)

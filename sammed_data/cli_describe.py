@@ -31,6 +31,7 @@ def describe(
     both: bool = typer.Option(
         False, "--lesions-in-both", help="Count lesions in their organ's group as well."
     ),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Name the files of --out; write none."),
     as_json: bool = typer.Option(False, "--json", help="Machine-readable."),
 ) -> None:
     """Count a corpus by dataset, modality, organ, group and split; draw it with --out.
@@ -44,11 +45,18 @@ def describe(
     from sammed_data.corpus import Corpus
     from sammed_data.counts import Counts
     from sammed_data.describe import count_tables, counts_lines
-    from sammed_data.talk import record_command
+    from sammed_data.talk import RECORD, record_command, say_dry
 
     corpus = one_corpus(place, corpus)
     opened = Corpus(corpus)
     opened.check_shards()
+    if dry_run:
+        from sammed_data.figures import FIGURES
+
+        places = [] if out is None else [out / name for name in (*FIGURES, RECORD)]
+        images = sum(s["rows"] for s in opened.manifest["shards"])
+        say_dry([opened.root], places, as_json=as_json, images=images)
+        return
     counts = Counts(opened)
     tables = count_tables(counts, lesions_in_both=both)
     if out is not None:
@@ -79,6 +87,7 @@ def show(
     dataset: str | None = typer.Option(None, help="Only these datasets."),
     modality: str | None = typer.Option(None, help="Only these modalities."),
     structure: str | None = typer.Option(None, help="Only images with one of these structures."),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Count the images; draw nothing."),
 ) -> None:
     """Show images beside their masks, datasets taking turns.
 
@@ -89,8 +98,8 @@ def show(
       sammed data show corpus --structure liver,spleen --out sheet.html
     """
     from sammed_data.corpus import Corpus
-    from sammed_data.sheet import Wanted, contact_sheet
-    from sammed_data.talk import answer
+    from sammed_data.sheet import Wanted, contact_sheet, sheet_rows
+    from sammed_data.talk import answer, say_dry
 
     wanted = Wanted(
         n=n,
@@ -99,6 +108,10 @@ def show(
         modalities=tuple(split_names(modality)),
         structures=tuple(split_names(structure)),
     )
-    shown = contact_sheet(Corpus(one_corpus(place, corpus)), out, wanted)
+    opened = Corpus(one_corpus(place, corpus))
+    if dry_run:
+        say_dry([opened.root], [out], images=len(sheet_rows(opened, out, wanted, keep=False)))
+        return
+    shown = contact_sheet(opened, out, wanted)
     answer({"out": out, "images": shown})
     typer.echo(f"{out}: {shown} images")

@@ -29,6 +29,7 @@ def merge(
     ),
     build: bool = typer.Option(False, "--build", help="Build here what is still missing."),
     workers: int = typer.Option(0, min=0, help="Processes for --build; 0 = one a core."),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Count shards; publish nothing."),
 ) -> None:
     """Publish the corpus once every part has run; says what is missing otherwise.
 
@@ -40,9 +41,14 @@ def merge(
 
     from sammed_data.cli_build import report_build
     from sammed_data.parts import merge as run_merge
-    from sammed_data.parts import merge_and_build
+    from sammed_data.parts import merge_and_build, survey_merge
     from sammed_data.run_shards import How
+    from sammed_data.talk import say_dry
 
+    if dry_run:
+        shards, missing = survey_merge(out, root, build=build)
+        say_dry([out / ".partial"], [out / "manifest.json"], shards=shards, missing=missing)
+        return
     if build:
         result = merge_and_build(out, How(workers=workers or cpu_count() or 1), root)
     else:

@@ -36,6 +36,7 @@ def trace(
     root: Path | None = ROOT,
     key: Path | None = typer.Option(None, help="The site's key file, for restricted datasets."),
     out: Path | None = typer.Option(None, help="Folder for the image and masks made again."),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Make them again; write none."),
     as_json: bool = typer.Option(False, "--json", help="Machine-readable."),
 ) -> None:
     """Show where a row came from, and make its pixels again from the raw file.
@@ -50,13 +51,15 @@ def trace(
     from sammed_data.trace import trace as run_trace
 
     opened = Corpus(one_corpus(place, corpus))
-    found = run_trace(opened, sample, source=source, root=data_root(root), key_file=key)
-    if out is not None:
+    found = run_trace(
+        opened, sample, source=source, root=data_root(root), key_file=key, keep=not dry_run
+    )
+    if out is not None and not dry_run:
         _write(found, out)
     if as_json:
         typer.echo(json.dumps(_plain(found), indent=1))
     else:
-        _print(found, out)
+        _print(found, out, dry_run=dry_run)
     if found.differences or not all(file.same for file in found.files):
         raise typer.Exit(QUARANTINED)
 
@@ -86,7 +89,7 @@ def _plain(found: Trace) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _print(found: Trace, out: Path | None) -> None:
+def _print(found: Trace, out: Path | None, *, dry_run: bool) -> None:
     console, row, meta = new_console(), found.row, found.row.meta
 
     def say(text: str) -> None:
@@ -112,7 +115,7 @@ def _print(found: Trace, out: Path | None) -> None:
     else:
         say(f"made again: image and {len(row.masks)} masks identical, pixel for pixel")
     if out is not None:
-        say(f"written to {out}")
+        say(f"would write to {out}; nothing was written" if dry_run else f"written to {out}")
 
 
 def _write(found: Trace, out: Path) -> None:

@@ -28,6 +28,10 @@ _IMAGES, _MASKS, _LINE = "#0072B2", "#E69F00", "#D55E00"
 _NAMED = 8  # structures named beside an organ; the rest is counted
 
 
+#: Files of :func:`write_figures`.
+FIGURES = ("modalities.svg", "groups.svg", "organs.svg", "sizes.svg", "describe.html")
+
+
 def write_figures(
     counts: Counts, out: Path, tables: Sequence[Table], *, lesions_in_both: bool = False
 ) -> list[Path]:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -123,8 +123,11 @@ def name_hash(*parts: str) -> int:
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "little")
 
 
-def open_index(corpus: Corpus) -> CorpusIndex:
-    """The index of an opened corpus; made, and kept where that is allowed, if it is not there."""
+def open_index(corpus: Corpus, *, keep: bool = True) -> CorpusIndex:
+    """The index of an opened corpus; made, and kept where that is allowed, if it is not there.
+
+    ``keep`` = False leaves no file behind, for `--dry-run`.
+    """
     folder = corpus.root / FOLDER
     if is_remote(corpus.root):  # what is mapped is a local file
         name = f"sammed-index-{user_mark()}-{corpus.content_hash[:32]}"
@@ -132,6 +135,10 @@ def open_index(corpus: Corpus) -> CorpusIndex:
     found = _load(folder, corpus.content_hash)
     if found is not None:
         return found
+    if not keep:
+        with tempfile.TemporaryDirectory(prefix="sammed-index-") as scratch:
+            made = write_index(corpus, Path(scratch))
+            return replace(made, rows_N=np.array(made.rows_N), masks_M=np.array(made.masks_M))
     try:
         return write_index(corpus, folder)
     except PermissionError:

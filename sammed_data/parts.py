@@ -127,11 +127,7 @@ def merge(out: Path, root: Path | None = None) -> BuildResult:
         CorpusError: no part has run, or shards are missing: which, and how to get them.
     """
     out = place(out)
-    note = _plan_of(out)
-    if note is None:
-        held = "is complete already" if read_manifest(out) else "holds no part of a build"
-        raise CorpusError(f"nothing to merge: {out} {held}; run `sammed data build --part 0/N`")
-    order = from_note(note["order"] | ({"root": str(root.absolute())} if root else {}))
+    order = _order_of(out, root)
     with interruptible():
         planned = plan(order, out)
         with staging_folder(out) as staging:
@@ -141,6 +137,33 @@ def merge(out: Path, root: Path | None = None) -> BuildResult:
             fail_point("before_merge")
             ran = Ran(built=0, reused=len(planned.shards), failed={})
             return finish(planned, ran, staging, out)
+
+
+def survey_merge(out: Path, root: Path | None = None, *, build: bool = False) -> tuple[int, int]:
+    """What :func:`merge` would publish, without a trace: all shards, and those still missing.
+
+    Args:
+        out: as for :func:`merge`.
+        root: likewise.
+        build: missing shards would be built here; else they are an error.
+
+    Raises:
+        CorpusError: as :func:`merge`.
+    """
+    out = place(out)
+    planned = plan(_order_of(out, root), out)
+    missing = [s for s in planned.shards if not is_done(s, out / ".partial", out)]
+    if missing and not build:
+        raise CorpusError(_missing(planned, missing, out))
+    return len(planned.shards), len(missing)
+
+
+def _order_of(out: Path, root: Path | None) -> Order:
+    note = _plan_of(out)
+    if note is None:
+        held = "is complete already" if read_manifest(out) else "holds no part of a build"
+        raise CorpusError(f"nothing to merge: {out} {held}; run `sammed data build --part 0/N`")
+    return from_note(note["order"] | ({"root": str(root.absolute())} if root else {}))
 
 
 def _missing(planned: Planned, missing: Sequence[ShardPlan], out: Path) -> str:
@@ -173,11 +196,7 @@ def merge_and_build(out: Path, how: How, root: Path | None = None) -> BuildResul
     Raises:
         SammedError: as ``build``.
     """
-    note = _plan_of(place(out))
-    if note is None:
-        return merge(out, root)
-    order = from_note(note["order"] | ({"root": str(root.absolute())} if root else {}))
-    return build_order(order, out, how)
+    return build_order(_order_of(place(out), root), out, how)
 
 
 def _plan_of(out: Path) -> dict[str, Any] | None:

@@ -49,6 +49,21 @@ PHANTOMS: dict[str, Phantom] = {
 }
 
 
+def check_phantoms(names: Sequence[str], n_patients: int) -> None:
+    """Refuse what cannot be drawn.
+
+    Raises:
+        UsageError: an unknown id, or fewer than 4 patients.
+    """
+    for name in names:
+        if name not in PHANTOMS:
+            raise UsageError(f"unknown phantom {name!r}: {nearest(name, PHANTOMS)}")
+    if n_patients < MIN_PATIENTS:
+        raise UsageError(
+            f"expected at least {MIN_PATIENTS} patients of each phantom, found {n_patients}"
+        )
+
+
 def write_phantoms(
     out: Path, *, n_patients: int = 36, seed: int = 0, only: Sequence[str] | None = None
 ) -> Path:
@@ -69,13 +84,7 @@ def write_phantoms(
         CorpusError: the folder cannot be written.
     """
     chosen = list(PHANTOMS) if only is None else list(only)
-    for name in chosen:
-        if name not in PHANTOMS:
-            raise UsageError(f"unknown phantom {name!r}: {nearest(name, PHANTOMS)}")
-    if n_patients < MIN_PATIENTS:
-        raise UsageError(
-            f"expected at least {MIN_PATIENTS} patients of each phantom, found {n_patients}"
-        )
+    check_phantoms(chosen, n_patients)
     try:
         for name in chosen:
             _write_dataset(out, name, n_patients, seed)

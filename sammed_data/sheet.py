@@ -97,19 +97,29 @@ def contact_sheet(corpus: Corpus, out: Path, wanted: Wanted | None = None) -> in
         UsageError: an unknown name, no image asked for, or another ending.
         CorpusError: nothing to show, or the file cannot be written.
     """
-    if out.suffix.lower() not in (".png", ".html"):
-        raise UsageError(
-            f"expected a file ending in .png or .html, found {out}: write --out {out}.png"
-        )
-    index = open_index(corpus)
-    numbers = (wanted or Wanted()).numbers(corpus, index)
-    rows = [corpus.at(*index.place(number)) for number in numbers]
+    rows = [corpus.at(*place) for place in sheet_rows(corpus, out, wanted or Wanted())]
     data = _page(rows) if out.suffix.lower() == ".html" else _sheet(rows)
     try:
         out.write_bytes(data)
     except OSError as err:
         raise CorpusError(f"cannot write {out} ({err.strerror}): choose another --out") from err
     return len(rows)
+
+
+def sheet_rows(
+    corpus: Corpus, out: Path, wanted: Wanted, *, keep: bool = True
+) -> list[tuple[int, int]]:
+    """Where the rows of a sheet lie: shard and number; ``keep`` as for the index.
+
+    Raises:
+        UsageError, CorpusError: see :func:`contact_sheet`.
+    """
+    if out.suffix.lower() not in (".png", ".html"):
+        raise UsageError(
+            f"expected a file ending in .png or .html, found {out}: write --out {out}.png"
+        )
+    index = open_index(corpus, keep=keep)
+    return [index.place(int(number)) for number in wanted.numbers(corpus, index)]
 
 
 def _sheet(rows: Sequence[Row]) -> bytes:

@@ -12,7 +12,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -72,6 +72,29 @@ def is_verbose() -> bool:
 def answer(document: Any) -> None:
     """What the verb found, for `--json`: plain values, paths as text."""
     _now().document = document
+
+
+def say_dry(
+    reads: Iterable[Any], writes: Iterable[Path], *, as_json: bool = False, **found: Any
+) -> None:
+    """What a verb under `--dry-run` would read and write.
+
+    Args:
+        reads: what it would read, or has read.
+        writes: files and folders it would make or replace.
+        as_json: the verb has a `--json` of its own, and it was given.
+        found: what else the document is to hold.
+    """
+    wanted = list(dict.fromkeys(writes))
+    read = [str(r) for r in reads]
+    document = {"dry_run": True, "reads": read, "would_write": [str(w) for w in wanted]} | found
+    if as_json:
+        typer.echo(json.dumps(_plain(document), indent=1))
+        return
+    answer(document)
+    shown = ", ".join(f"{w} (there already)" if w.exists() else str(w) for w in wanted)
+    typer.echo(f"would read {', '.join(read) or 'nothing'}")
+    typer.echo(f"would write {shown or 'nothing'}; nothing was written")
 
 
 def detail(text: str) -> None:

@@ -65,13 +65,13 @@ class Trace:
     differences: tuple[str, ...]
 
 
-def find_row(corpus: Corpus, sample_id: str) -> Row:
-    """A row of the corpus by its id, excluded or not, with pixels.
+def find_row(corpus: Corpus, sample_id: str, *, keep: bool = True) -> Row:
+    """A row of the corpus by its id, excluded or not, with pixels; ``keep`` as for the index.
 
     Raises:
         UsageError: no such row; the nearest ids of its dataset are named.
     """
-    index = open_index(corpus)
+    index = open_index(corpus, keep=keep)
     found = np.flatnonzero(index.rows_N["sample"] == name_hash(sample_id))
     if not len(found):
         raise UsageError(
@@ -99,6 +99,7 @@ def trace(
     source: Path | None,
     root: Path,
     key_file: Path | None = None,
+    keep: bool = True,
 ) -> Trace:
     """Find a row's files, compare their hashes, and make the row again.
 
@@ -108,13 +109,14 @@ def trace(
         source: catalogue folder the corpus was built from; None = the bundled one.
         root: where the datasets lie.
         key_file: the site's key, for restricted datasets.
+        keep: as for the index.
 
     Raises:
         UsageError: no such row, or a restricted dataset without key.
         CatalogError: the dataset is not on disk.
         CorpusError: its case is not there any more, or the key is another one.
     """
-    row = find_row(corpus, sample_id)
+    row = find_row(corpus, sample_id, keep=keep)
     dataset = find_datasets(source, root, [row.dataset], key_file).datasets[0]
     names = Pseudonyms(dataset=row.dataset, secret=dataset.secret)
     case = _case(dataset, names, row)

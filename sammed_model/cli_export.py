@@ -35,16 +35,23 @@ def export_onnx(
     image_size: Annotated[
         int | None, typer.Option(help="Side of the input in px.", show_default="the file's")
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Load the weights; write nothing.")
+    ] = False,
 ) -> None:
     """See ``_HELP``."""
-    from sammed_data.talk import answer, record_command
+    from sammed_data.talk import RECORD, answer, record_command, say_dry
     from sammed_model.cards import located
     from sammed_model.checkpoint import load_model
-    from sammed_model.model_card import write_model_card
+    from sammed_model.model_card import card_place, write_model_card
     from sammed_model.onnx_model import DECODER, ENCODER
     from sammed_model.onnx_model import export_onnx as export
 
     loaded = load_model(model, kind=kind, image_size=image_size)
+    if dry_run:
+        writes = [out / ENCODER, out / DECODER, card_place(out, ENCODER), out / RECORD]
+        say_dry([located(model)], writes, kind=loaded.kind, image_size=loaded.spec.image_size)
+        return
     facts = export(loaded, out)
     size = loaded.spec.image_size
     write_model_card(located(model), out, files=(ENCODER, DECODER), kind=kind, image_size=size)

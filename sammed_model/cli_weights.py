@@ -72,6 +72,9 @@ def _digest_words(row: dict[str, Any]) -> str:
 def fetch(
     names: Annotated[list[str], typer.Argument(help="Names of `sammed weights list`.")],
     again: Annotated[bool, typer.Option("--again", help="Fetch anew.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say from where and how large; fetch nothing.")
+    ] = False,
     as_json: _JSON = False,
 ) -> None:
     """Download weights and check them; or print the steps that only a person can do.
@@ -86,6 +89,9 @@ def fetch(
     from sammed_model.weights import card_named
 
     cards = [card_named(name) for name in dict.fromkeys(names)]
+    if dry_run:
+        _dry_fetch(cards, again=again, as_json=as_json)
+        return
     rows = [_fetched(card, Web(), again=again) for card in cards]
     if as_json:
         typer.echo(json.dumps(rows, indent=1, default=str))
@@ -94,6 +100,25 @@ def fetch(
             _print_fetched(row)
     if any(row["steps"] or row["error"] for row in rows):
         raise typer.Exit(1)
+
+
+def _dry_fetch(cards: list[Any], *, again: bool, as_json: bool) -> None:
+    from sammed_data.talk import say_dry
+    from sammed_model.cards import LOCK_NAME, place_of, weights_folder
+    from sammed_model.weights import steps_by_hand
+
+    wanted = [c for c in cards if again or place_of(c) is None]
+    by_hand = [c.name for c in wanted if steps_by_hand(c)]
+    got = [c for c in wanted if c.name not in by_hand]
+    writes = [weights_folder() / c.file for c in got]
+    writes += [weights_folder() / LOCK_NAME] if got else []
+    say_dry(
+        [c.source for c in got], writes, as_json=as_json, by_hand=by_hand,
+        bytes=sum(c.bytes or 0 for c in got),
+        here=[c.name for c in cards if c not in wanted],
+    )  # fmt: skip
+    if by_hand:
+        raise typer.Exit(1)  # as the fetch itself would
 
 
 def _fetched(card: Any, web: Any, *, again: bool) -> dict[str, Any]:
@@ -147,6 +172,9 @@ def add(
     ] = None,
     license_: Annotated[str | None, typer.Option("--license", help="SPDX expression.")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="The name may be taken.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Look at the file; register nothing.")
+    ] = False,
     as_json: _JSON = False,
 ) -> None:
     """Register a file by name, with its kind, preprocessing and training sources.
@@ -158,9 +186,16 @@ def add(
       sammed weights add sam-med2d_b ~/Downloads/sam-med2d_b.pth
     """
     from sammed_model.register import add as run_add
+    from sammed_model.register import card_file
 
     card = run_add(name, path, kind=kind, preprocessing=preprocessing,
-                   trained_on=trained_on or (), license_=license_, replace_=replace)  # fmt: skip
+                   trained_on=trained_on or (), license_=license_, replace_=replace,
+                   dry_run=dry_run)  # fmt: skip
+    if dry_run:
+        from sammed_data.talk import say_dry
+
+        say_dry([path], [card_file(name)], as_json=as_json, kind=card.kind, sha256=card.sha256)
+        return
     if as_json:
         typer.echo(json.dumps(asdict(card), indent=1))
         return
@@ -221,6 +256,9 @@ def merge(
     base: Annotated[
         Path | None, typer.Option(help="Where its base is now.", show_default="as recorded")
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check both files; write nothing.")
+    ] = False,
     as_json: _JSON = False,
 ) -> None:
     """Put trained tensors and their base into one file; another base is refused.
@@ -231,6 +269,15 @@ def merge(
     """
     from sammed_model.weights import merge as run_merge
 
+    if dry_run:
+        from sammed_data.talk import say_dry
+        from sammed_model.model_card import card_place
+        from sammed_model.weights import on_base
+
+        kind = on_base(trained, base=base).kind
+        writes = [out, card_place(out.parent, out.name)]
+        say_dry([trained, base or "its base"], writes, as_json=as_json, kind=kind)
+        return
     found = run_merge(trained, out, base=base)
     if as_json:
         typer.echo(json.dumps(asdict(found), indent=1))

@@ -55,10 +55,16 @@ def write_model_card(
     spec = replace(found.spec, image_size=image_size or found.spec.image_size)
     found = replace(found, kind=found.kind or kind, spec=spec)
     text = model_card(found, said, files or (weights.name,))
+    path = card_place(folder, files[0] if files else weights.name)
+    write_text(path, text)
+    return path
+
+
+def card_place(folder: Path, name: str) -> Path:
+    """Where the card of an export goes whose first file has this name."""
     path = folder / FILE
     if path.is_file() and _MARK not in path.read_text(encoding="utf-8", errors="replace"):
-        path = folder / f"{Path(files[0] if files else weights.name).stem}.{FILE}"
-    write_text(path, text)
+        return folder / f"{Path(name).stem}.{FILE}"
     return path
 
 

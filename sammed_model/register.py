@@ -26,6 +26,7 @@ def add(
     trained_on: Sequence[str] = (),
     license_: str | None = None,
     replace_: bool = False,
+    dry_run: bool = False,
 ) -> ModelCard:
     """Register a file where it lies: its digest, and what only the user knows of it.
 
@@ -37,6 +38,7 @@ def add(
         trained_on: declared training sources; default the card's or the run's.
         license_: SPDX expression.
         replace_: another file may have the name already.
+        dry_run: check all, write nothing.
 
     Raises:
         UsageError: a name that cannot be one, no kind, or a name that is taken.
@@ -62,14 +64,21 @@ def add(
         license=license_ or card.license,
     )
     _refuse_other_kind(card)
+    if dry_run:
+        return card
     content = {
         field.name: list(value) if isinstance(value, tuple) else value
         for field in fields(card)
         if field.name != "name" and (value := getattr(card, field.name)) not in (None, (), "")
     }
     content["training_sources"] = list(card.training_sources)
-    write_yaml(weights_folder() / "cards" / f"{name}.yaml", content | _empty_words(card))
+    write_yaml(card_file(name), content | _empty_words(card))
     return card
+
+
+def card_file(name: str) -> Path:
+    """Where the card of a registered file lies."""
+    return weights_folder() / "cards" / f"{name}.yaml"
 
 
 def _empty_words(card: ModelCard) -> dict[str, str]:

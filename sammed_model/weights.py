@@ -24,6 +24,7 @@ from sammed_model.cards import (
 if TYPE_CHECKING:
     from sammed_data.get.download import Progress
     from sammed_data.get.web import Web
+    from sammed_model.sam import SamModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,14 +150,26 @@ def merge(trained: Path, out: Path, *, base: Path | None = None) -> About:
         UsageError: ``trained`` is whole already.
         ModelError: another base than it was trained on.
     """
-    from sammed_model.checkpoint import load_model, save_model
+    from sammed_model.checkpoint import save_model
     from sammed_model.model_card import read_record, write_model_card
+
+    save_model(on_base(trained, base=base), out)
+    write_model_card(out, out.parent, record=read_record(trained))
+    return about(out)
+
+
+def on_base(trained: Path, *, base: Path | None = None) -> SamModel:
+    """The whole model of a file of trained tensors.
+
+    Raises:
+        UsageError: ``trained`` is whole already.
+        ModelError: another base than it was trained on.
+    """
+    from sammed_model.checkpoint import load_model
 
     if not is_trained_only(trained):
         raise UsageError(f"expected a file of trained tensors, found a whole model in {trained}")
-    save_model(load_model(trained, base=base), out)
-    write_model_card(out, out.parent, record=read_record(trained))
-    return about(out)
+    return load_model(trained, base=base)
 
 
 def as_row(card: ModelCard) -> dict[str, Any]:

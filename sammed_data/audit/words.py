@@ -16,6 +16,8 @@ from sammed_data.corpus import Corpus
 from sammed_data.describe import Table
 from sammed_data.types import CorpusError
 
+#: Files of :func:`write_tables`, without `.csv`.
+TABLES = ("pairs", "defects", "exclude-proposal")
 _PROPOSAL = ("dataset", "patient_id", "reason")
 
 
@@ -208,7 +210,7 @@ def write_tables(audit: Audit, corpus: Corpus, out: Path) -> None:
         for drop, keep in [_dropped(p)]
     ]  # fmt: skip
     proposal = list({(r["dataset"], r["patient_id"]): r for r in reversed(proposal)}.values())
-    named = {"pairs": pairs, "defects": defects, "exclude-proposal": proposal}
+    named = dict(zip(TABLES, (pairs, defects, proposal), strict=True))
     empty = {"pairs": ["kind"], "defects": ["kind"], "exclude-proposal": list(_PROPOSAL)}
     try:
         out.mkdir(parents=True, exist_ok=True)
