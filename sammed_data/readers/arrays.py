@@ -1,4 +1,4 @@
-"""Arrays of numpy (npy, npz) and MATLAB (mat, versions 5 to 7) by name; never through pickle.
+"""Arrays of numpy (npy, npz) and MATLAB (mat, from version 5) by name; never through pickle.
 
 Such files hold numbers only: no spacing, no orientation. What the axes are is said by the entry.
 """
@@ -17,7 +17,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sammed_data.readers import mat5
+from sammed_data.readers import mat5, mat73
 from sammed_data.readers.limits import check_size, first_bytes
 from sammed_data.types import Pick, ReadError, Volume, nearest
 
@@ -44,6 +44,9 @@ def shape_of(path: Path, variable: str | None) -> tuple[int, ...]:
     if path.suffix.lower() == ".npz":
         with _member(path, variable) as stream:
             return _npy_header(path, stream, whole=False)[0]
+    if mat73.is_hdf5(path):
+        found = mat73.headers(path)
+        return found[_choose(path, list(found), variable)][0]
     return _mat_variable(path, variable).shape
 
 
@@ -51,9 +54,11 @@ def headers(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
     """Name -> (shape, kind of numpy's dtype) of the arrays of numbers; a npy file's name is ''.
 
     Raises:
-        ReadError: damaged, or a mat file of version 7.3.
+        ReadError: damaged, or a mat file of version 7.3 without h5py.
     """
     suffix = path.suffix.lower()
+    if suffix == ".mat" and mat73.is_hdf5(path):
+        return mat73.headers(path)
     if suffix == ".mat":
         found = [v for v in mat5.variables(path) if v.name and v.kind == "numbers"]
         return {v.name: (v.shape, np.dtype(v.dtype).kind) for v in found}
@@ -91,6 +96,8 @@ def read_array(path: Path, variable: str | None, *, item: tuple[int, int] | None
         item = None
     elif suffix == ".npz":
         array = _read_npz(path, variable)
+    elif mat73.is_hdf5(path):
+        array = mat73.read(path, _choose(path, list(mat73.headers(path)), variable))
     else:
         array = mat5.read(path, _mat_variable(path, variable))
     if array.dtype.kind not in "buif":

@@ -23,7 +23,6 @@ from sammed_data.types import ReadError
 
 _HEADER = 128
 _MATRIX, _DEFLATED = 14, 15
-_HDF5 = b"\x89HDF\r\n\x1a\n"
 _DTYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8",
            13: "u8"}  # fmt: skip
 _CLASSES = {1: "cell", 2: "struct", 3: "object", 4: "char", 5: "sparse", 16: "function",
@@ -60,15 +59,10 @@ def variables(path: Path) -> list[Variable]:
     """All arrays of a file, from their headers.
 
     Raises:
-        ReadError: version 7.3, version 4, or a damaged file.
+        ReadError: version 4, or a damaged file.
     """
     head = first_bytes(path, _HEADER)
     little = head[126:128] == b"IM"
-    if head[:8] == _HDF5 or (len(head) == _HEADER and head[125 if little else 124] == 2):
-        raise ReadError(
-            f"{path}: expected a mat file up to version 7, found version 7.3 (HDF5); "
-            "save it again in MATLAB with `-v7`, or as npy"
-        )
     if len(head) < _HEADER or head[126:128] not in (b"IM", b"MI"):
         raise ReadError(
             f"{path}: expected a mat file of version 5 to 7, found another header; save it again "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import sys
 import zipfile
 
 import numpy as np
@@ -181,12 +182,54 @@ def test_mat_arrays_of_every_type_equal_those_of_scipy(tmp_path, compressed):
         arrays.read_array(path, "s", item=None)
 
 
-def test_newer_and_older_mat_files_are_refused(tmp_path):
-    (tmp_path / "new.mat").write_bytes(
-        b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM" + bytes(384) + b"\x89HDF\r\n\x1a\n"
+MAT73 = b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM" + bytes(384)
+
+
+def test_newer_mat_files_name_what_they_need(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "h5py", None)  # as if it were not installed
+    (tmp_path / "new.mat").write_bytes(MAT73 + b"\x89HDF\r\n\x1a\n")
+    for ask in (read_volume, arrays.headers, lambda p: arrays.shape_of(p, None)):
+        with pytest.raises(ReadError, match=r"`pip install h5py`; or save it again .* `-v7`"):
+            ask(tmp_path / "new.mat")
+
+
+@pytest.fixture
+def hdf5(tmp_path):
+    h5py = pytest.importorskip("h5py", reason="h5py is not installed: no mat file of version 7.3")
+    path = tmp_path / "new.mat"
+    with h5py.File(path, "w", userblock_size=512) as file:
+        file["x"] = ZYX.T  # MATLAB's axes are written the other way round
+        file["x"].attrs["MATLAB_class"] = np.bytes_(b"double")
+        file["text"] = np.array([[104, 105]], np.uint16)
+        file["text"].attrs["MATLAB_class"] = np.bytes_(b"char")
+        file.create_dataset("cell", (2, 2), h5py.ref_dtype)
+        file["#refs#/a"] = np.zeros((2, 2))
+        file["elsewhere"] = h5py.ExternalLink("other.h5", "x")
+        file["soft"] = h5py.SoftLink("/x")
+        file.create_dataset("outside", (4,), "u1", external=[(str(tmp_path / "secret"), 0, 4)])
+    (tmp_path / "secret").write_bytes(b"four")
+    with path.open("r+b") as stream:
+        stream.write(MAT73)
+    return path
+
+
+def test_mat_files_of_version_7_3_are_read_where_h5py_is(hdf5):
+    assert arrays.headers(hdf5) == {"x": (ZYX.shape, ZYX.dtype.kind)}  # nothing that is elsewhere
+    np.testing.assert_array_equal(arrays.read_array(hdf5, "x", item=None), ZYX)
+    assert arrays.shape_of(hdf5, None) == ZYX.shape
+    np.testing.assert_array_equal(
+        read_volume(hdf5, pick=Pick(axes="ZYX")).array.astype(float), ZYX.astype(float)
     )
-    with pytest.raises(ReadError, match=r"version 7.3 \(HDF5\); save it again .* `-v7`"):
-        read_volume(tmp_path / "new.mat")
+    with pytest.raises(ReadError, match="found x"):
+        arrays.read_array(hdf5, "outside", item=None)
+    data = bytearray(hdf5.read_bytes())
+    data[600:900] = bytes(300)
+    hdf5.write_bytes(data)
+    with pytest.raises(ReadError, match="damaged"):
+        arrays.headers(hdf5)
+
+
+def test_older_mat_files_are_refused(tmp_path):
     scipy.io.savemat(tmp_path / "old.mat", {"x": ZYX[0]}, format="4")
     with pytest.raises(ReadError, match="version 5 to 7"):
         read_volume(tmp_path / "old.mat")
