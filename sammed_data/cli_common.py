@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from sammed_data.stores import local_folder
 from sammed_data.types import UsageError
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def new_console() -> Console:
 def data_root(root: Path | None) -> Path:
     """The root given, else $SAMMED_DATA, else ./data; it must exist when it was named."""
     named = root or (Path(os.environ["SAMMED_DATA"]) if os.environ.get("SAMMED_DATA") else None)
+    named = None if named is None else local_folder(named, "--root")
     if named is not None and not named.is_dir():
         raise UsageError(f"expected a folder of datasets at {named}, found none: mend --root")
     return named or Path("data")

@@ -19,6 +19,7 @@ from sammed_data.cli_get_print import (
     print_would_fetch,
     progress_bars,
 )
+from sammed_data.stores import local_folder
 from sammed_data.types import FetchError, SammedError, UsageError, nearest
 
 if TYPE_CHECKING:
@@ -190,7 +191,7 @@ def fetch(
     from sammed_data.get.fetch import fetch as run_fetch
     from sammed_data.get.web import Web
 
-    base, web = root or data_root(None), Web()
+    base, web = local_folder(root, "--root") if root else data_root(None), Web()
     options = FetchOptions(accepted=accepted, again=again, keep_archives=keep_archives)
     results: list[dict[str, Any]] = []
     for entry in _entries(source, names):

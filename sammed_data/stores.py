@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
-from sammed_data.types import CorpusError
+from sammed_data.types import CorpusError, UsageError
 
 # The command line hands paths over as Path, which makes one slash of two: `s3:/bucket/corpus`.
 _URL = re.compile(r"([a-z][a-z0-9+.-]+):/{1,3}(.*)", re.DOTALL)
@@ -38,6 +38,28 @@ def place(root: Path | str) -> Path:
     remote = RemotePath(found[1], found[2].strip("/"))
     _file_system(found[1])
     return cast("Path", remote)
+
+
+def local_folder(root: Path | str, what: str) -> Path:
+    """A folder of raw data, which must lie on this machine; ``file://`` is taken off.
+
+    Args:
+        root: as given.
+        what: the option or argument, for the sentence.
+
+    Raises:
+        UsageError: a URL of an object store or a server.
+    """
+    found = _URL.fullmatch(str(root))
+    if found is None or Path(root).exists():
+        return Path(root)
+    if found[1] in ("file", "local"):
+        return Path("/" + found[2])
+    raise UsageError(
+        f"expected a folder of this machine for {what}, found {found[1]}://{found[2].lstrip('/')}: "
+        "raw data are not read from a store; mount it (rclone mount, s3fs, gcsfuse) or copy it, or "
+        "get public sets by `sammed data fetch`. Only a corpus (--out, --corpus) may lie there"
+    )
 
 
 def absolute(root: Path | str) -> Path:

@@ -13,6 +13,7 @@ from typing import Any
 from sammed_data.propose.carriers import Item, Survey
 from sammed_data.readers import arrays, raster
 from sammed_data.readers.limits import first_bytes
+from sammed_data.stores import local_folder
 from sammed_data.types import ReadError, UsageError
 
 MAX_FILES = 200_000
@@ -58,7 +59,7 @@ def survey(root: Path, *, max_files: int = MAX_FILES, max_headers: int = MAX_HEA
     Raises:
         UsageError: no such folder.
     """
-    if not root.is_dir():
+    if not local_folder(root, "images and masks").is_dir():
         raise UsageError(f"expected a folder of images and masks at {root}, found none")
     if (root / "manifest.json").is_file() and (root / "corpus.lock.yaml").is_file():
         raise UsageError(

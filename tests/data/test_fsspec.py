@@ -16,7 +16,7 @@ from sammed_data.part import Part
 from sammed_data.parts import build_part, merge, status
 from sammed_data.plan import BuildOptions
 from sammed_data.run_shards import How
-from sammed_data.stores import RemotePath, place
+from sammed_data.stores import RemotePath, local_folder, place
 from sammed_data.types import CorpusError, UsageError
 from tests.data import build_fakes as fakes
 
@@ -164,3 +164,32 @@ def test_fsspec_is_not_loaded_for_a_local_corpus(local):
                          text=True, check=False)  # fmt: skip
     assert "expected a corpus at memory://x" in run.stderr
     assert "AssertionError" not in run.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("build", "--root", "s3://bucket/raw", "--out", "c"),
+        ("list", "--root", "memory://raw"),
+        ("check", "hc18", "--root", "gs://bucket/raw"),
+        ("fetch", "hc18", "--root", "s3://bucket/raw"),
+        ("fetch", "hc18"),  # by $SAMMED_DATA
+        ("init", "https://host/raw", "--yes"),
+    ],
+    ids=" ".join,
+)
+def test_raw_data_on_a_store_are_refused_with_a_way_out(words, tmp_path, monkeypatch):
+    if "--root" not in words:
+        monkeypatch.setenv("SAMMED_DATA", "s3://bucket/raw")
+    run = fakes.call_cli("data", *words, cwd=tmp_path)
+    assert run.returncode == 2, run.stderr
+    assert "://" in run.stderr
+    assert "mount it" in run.stderr
+    assert "sammed data fetch" in run.stderr
+    assert not list(tmp_path.iterdir())  # no local folder called s3:
+
+
+def test_a_local_address_is_a_folder(tmp_path):
+    assert local_folder(f"file://{tmp_path}", "--root") == tmp_path
+    (tmp_path / "s3:").mkdir()
+    assert local_folder(tmp_path / "s3:", "--root") == tmp_path / "s3:"
