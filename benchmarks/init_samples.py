@@ -28,12 +28,13 @@ from sammed_data.ontology import load_ontology
 from sammed_data.propose.carriers import Answers
 from sammed_data.propose.inspect import Inspector
 from sammed_data.propose.overlays import try_build
-from sammed_data.readers.registry import file_format, read_volume
+from sammed_data.readers.registry import file_format, read_image
 from sammed_data.types import SammedError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for tests.fakes
 PROPERTIES = ("format", "pairs", "encoding", "values", "patients", "modality", "names")
 DOUBT_OF = {"values": "encoding", "patients": "patient", "names": "labels"}
+ALSO = {"encoding": ("axes", "runs")}  # masks read by a wrong axis are wrong masks
 CASES = 8
 
 
@@ -43,10 +44,14 @@ def pairs_of(entry, root):
     return cases, pairs
 
 
+def kind_of(path):
+    return "document" if path.suffix in (".csv", ".json", ".xml") else file_format(path)
+
+
 def formats(cases):
     found = set()
     for case in cases[:3]:
-        found.add((file_format(case.image_path), file_format(case.labels[0].path)))
+        found.add((file_format(case.image_path), kind_of(case.labels[0].path)))
     return found
 
 
@@ -54,7 +59,7 @@ def masks(cases, entry, images):
     """Digests of all masks that are not empty, of some cases, and the raw labels present."""
     out, present = set(), set()
     for case in [c for c in cases if str(c.image_path.resolve()) in images]:
-        labels = read_labels(case, entry, read_volume(case.image_path, channel=case.channel))
+        labels = read_labels(case, entry, read_image(case))
         for layer in labels.layers:
             for value, name in layer.names.items():
                 mask = layer.array_ZYX == value
@@ -153,7 +158,8 @@ class Tally:
             return
         said = []
         for name in PROPERTIES:
-            sure = doubt[DOUBT_OF.get(name, name)] == "low"
+            key = DOUBT_OF.get(name, name)
+            sure = all(doubt.get(k, "low") == "low" for k in (key, *ALSO.get(key, ())))
             word = ("right" if right.get(name) else "wrong") + (
                 " and sure" if sure else " but in doubt"
             )

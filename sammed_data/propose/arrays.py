@@ -28,12 +28,13 @@ from sammed_data.propose.carriers import (
 )
 from sammed_data.propose.names import IMAGE_WORDS, LABEL_WORDS, tokens
 from sammed_data.readers import arrays as reader
-from sammed_data.types import Case, Pick, SammedError, UsageError
+from sammed_data.types import Case, Pick, ReadError, SammedError, UsageError
 
 MAX_HEADERS = 4_000
 _MAX_PLANE_BYTES = 96 << 20
 _SIDE = 16  # an image has at least so many rows and columns
 _PLANES, _ALIKE, _UNLIKE = 8, 0.6, 0.85
+_VOLUMES = ("nifti", "itk", "dicom")
 _ITEMS = 6  # label maps of one stack that are looked at
 
 _Guess = tuple[str, Doubt, str]
@@ -80,6 +81,11 @@ def agreed(pairs: Sequence[Pair]) -> list[Pair]:
     out = []
     for pair in pairs:
         image, label = pair.image.array, pair.labels[0].array
+        if label is not None and pair.image.kind in _VOLUMES and label.axes in ("YXC", "CYX"):
+            why = f"{label.why}; beside a volume, so slices rather than colours"
+            new = replace(label, axes=label.axes.replace("C", "Z"), why=why,
+                          doubt=worst(label.doubt, "medium"))  # fmt: skip
+            pair = replace(pair, labels=(replace(pair.labels[0], array=new),))
         if image is not None and label is not None and label.axes != image.axes:
             axes = _axes_like(image, label.shape)
             if axes is not None:
@@ -156,7 +162,13 @@ def label_maps(root: Path, item: Item) -> Iterator[NDArray[Any]]:
     n = images_in(item)
     numbers = [None] if n is None else [int(k) for k in np.linspace(0, n - 1, min(n, _ITEMS))]
     for number in numbers:
-        yield read_label_map(root / item.path, pick=pick_of(item, number))[0]
+        array = read_label_map(root / item.path, pick=pick_of(item, number))[0]
+        if array.ndim == 4 and array.shape[-1] != 3:
+            raise ReadError(
+                f"{item.path}: expected a label map or colours, found {array.shape[-1]} channels: "
+                "perhaps one a class (encoding channel_instances); write the entry by hand"
+            )
+        yield array
 
 
 def write_items(path: Path, place: Path, cases: Sequence[Case]) -> bool:

@@ -78,10 +78,13 @@ def _signature(joined: Joined) -> tuple[object, ...]:
     if is_bids(a.stem) and is_bids(b.stem):
         entities = (_entity_keys(a.stem), _entity_keys(b.stem))
     middle = [f for f in at.image_folders if f in at.label_folders]
+    folders = tuple(_plain(f, at, middle) for f in at.image_folders)
+    if label.kind == "runs":  # a table speaks of all folders that differ by their numbers
+        folders = tuple(re.sub(r"[\d.]+", "0", f) for f in folders)
     return (
         image.kind, a.suffix.lower(), label.kind, b.suffix.lower(), len(at.shared),
         image.modality, sequence_of(image.path).lower(), channel_number(image.path),
-        tuple(_plain(f, at, middle) for f in at.image_folders),
+        folders,
         tuple(_plain(f, at, middle) for f in at.label_folders),
         bool(at.case), at.image_affix if at.case else "", at.label_affix[0], entities,
         _array(joined.pair.image), _array(joined.pair.labels[0]),

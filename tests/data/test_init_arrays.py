@@ -182,3 +182,13 @@ def test_files_that_do_not_say_which_array_are_named(tmp_path):
     assert "never unpickled" in why["objects.npy"]
     with pytest.raises(ReadError, match="none that a reader knows"):
         inspector.proposals(Answers())
+
+
+def test_masks_of_four_channels_are_said(tmp_path):
+    for k in range(3):
+        save(tmp_path / f"images/c{k}.npy", folders.picture(k, colours=True))
+        one_hot = np.stack([folders.disc(k + n) > 0 for n in range(4)], axis=-1)
+        save(tmp_path / f"masks/c{k}.npy", one_hot.astype(np.uint8))
+    _, said, _, _ = only(tmp_path)
+    assert said["encoding"].doubt == "high"
+    assert "4 channels" in said["encoding"].evidence

@@ -147,3 +147,15 @@ def test_a_build_of_the_proposal(tmp_path):
     assert (
         Corpus(tmp_path / "corpus").manifest["counts"]["images"]["kept"] == 6
     )  # one image has no mask
+
+
+def test_images_in_folders_of_their_own(tmp_path):
+    lines = ["id,rle"]
+    for k in range(4):
+        folders.save(tmp_path / f"1.2.{k}/pat0{k % 2}/1.9.8.{k}.png", folders.picture(k))
+        lines.append(f"1.9.8.{k},{runs_of(ellipse(k), 'row,absolute,1')}")
+    (tmp_path / "masks.csv").write_text("\n".join(lines))
+    entry, said, proposal = only(tmp_path)
+    assert len(discover(entry, tmp_path).cases) == 4
+    assert said["pairs"].doubt == "low"
+    assert try_build(proposal.entry, tmp_path, None).masks == 4
