@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sammed_data.propose.arrays import images_in, pick_of
+from sammed_data.propose.arrays import pick_of
+from sammed_data.propose.axes import images_in
 from sammed_data.propose.carriers import Item, Role
 from sammed_data.types import SammedError
 

@@ -14,7 +14,8 @@ from sammed_data.catalog import CatalogEntry
 from sammed_data.discover import discover
 from sammed_data.ontology import Ontology
 from sammed_data.patterns import compile_pattern
-from sammed_data.propose.arrays import agreed, bundle_pairs, told_axes, with_arrays
+from sammed_data.propose.arrays import bundle_pairs, with_arrays
+from sammed_data.propose.axes import agreed, told_axes
 from sammed_data.propose.carriers import Answers, Group, Item, Pair, Proposal, Survey
 from sammed_data.propose.coding import Coding
 from sammed_data.propose.documents import Statement, outline_pairs, statements

@@ -14,7 +14,7 @@ from sammed_data.discover import discover
 from sammed_data.ontology import Ontology
 from sammed_data.propose import modality as modalities
 from sammed_data.propose import patients
-from sammed_data.propose.arrays import axes_inference
+from sammed_data.propose.axes import axes_inference
 from sammed_data.propose.carriers import Answers, Doubt, Group, Inference, Item, Proposal, worst
 from sammed_data.propose.coding import Coding
 from sammed_data.propose.documents import Statement

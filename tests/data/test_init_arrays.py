@@ -192,3 +192,17 @@ def test_masks_of_four_channels_are_said(tmp_path):
     _, said, _, _ = only(tmp_path)
     assert said["encoding"].doubt == "high"
     assert "4 channels" in said["encoding"].evidence
+
+
+def test_many_files_are_not_all_opened(tmp_path, monkeypatch):
+    from sammed_data.propose import arrays
+
+    for k in range(20):
+        save(tmp_path / f"images/c{k}.npy", volume(k))
+        save(tmp_path / f"masks/c{k}.npy", blob())
+    monkeypatch.setattr(arrays, "MAX_HEADERS", 24)
+    entry, said, cases, _ = only(tmp_path)
+    assert len(cases) == 20
+    assert entry.layout.labels[0].axes == "ZYX"
+    assert "headers of at most 12" in said["format"].evidence
+    assert said["format"].doubt == "medium"
