@@ -45,8 +45,8 @@ from sammed_bench.run import bench_corpus, prompts_path
 from sammed_bench.scores import read_scores
 from sammed_data import codecs
 from sammed_data.corpus import SCHEMA, Corpus
+from sammed_data.system import keep_memory
 from sammed_model.adapters import add_adapters
-from sammed_model.console import keep_memory
 from sammed_model.frame import MEAN, STD, Frame, Preprocessing
 from sammed_model.sam import SamModel, build_sam, spec_for
 from sammed_model.types import Prompts

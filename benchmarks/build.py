@@ -5,7 +5,7 @@
 
 Floor: read, decode image and labels, SHA-256 of the files, encode the stored images and masks (a
 mask is compared out of a map of numbered parts and packed), by the same codecs and nothing else.
-A second line counts the SHA-256 of the stored pixels, which the rows hold, to the floor as well.
+A second line counts the digest of the stored pixels, which the rows hold, to the floor as well.
 The floor, the build and the usual script take turns in this process, in CPU time: minima of the
 rounds. Workers and bare processes take turns as commands, in wall and CPU time.
 """
@@ -36,7 +36,10 @@ from sammed_data import sources  # noqa: E402
 from sammed_data.build import build  # noqa: E402
 from sammed_data.codecs import encode_image, encode_mask  # noqa: E402
 from sammed_data.corpus import Corpus  # noqa: E402
+from sammed_data.engine import WORKER_BLOCK_BYTES  # noqa: E402
 from sammed_data.plan import BuildOptions  # noqa: E402
+from sammed_data.shards import pixel_digest  # noqa: E402
+from sammed_data.system import keep_memory  # noqa: E402
 
 WINDOW = (-160.0, 240.0)
 GATES = {"over the floor": 1.5, "usual script over ours": 10.0, "pool over bare": 0.85,
@@ -46,11 +49,11 @@ GATES = {"over the floor": 1.5, "usual script over ours": 10.0, "pool over bare"
 def main() -> None:
     args = arguments()
     cv2.setNumThreads(1)
+    keep_memory(WORKER_BLOCK_BYTES)  # as the command does, for the floor as well
     with tempfile.TemporaryDirectory(prefix="sammed-build-", dir=args.scratch) as scratch:
         folder = Path(scratch)
         kept = args.data or folder / "made"
-        named = ct_data.VESSELS if args.whole else ct_data.LABELS
-        catalogs, root = ct_data.write(kept, args.volumes, tuple(args.shape), named)
+        catalogs, root = ct_data.write(kept, args.volumes, tuple(args.shape))
         if args.whole:
             GATES["over the floor"] = 1.3
         report = {"shape": args.shape, "cases": args.cases, "load": os.getloadavg()}
@@ -79,7 +82,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--scratch", type=Path, help="where corpora are written")
     parser.add_argument("--skip-workers", action="store_true")
     parser.add_argument(
-        "--whole", action="store_true", help="structures that are not split: no components"
+        "--whole", action="store_true", help="build --no-components: one mask a structure"
     )
     parser.add_argument("--json", action="store_true")
     return parser.parse_args()
@@ -89,17 +92,18 @@ def in_turns(args, catalogs, root, folder, depth) -> dict:
     """Floor, build and usual script in this process."""
     out = folder / "corpus"
     cases = [(p, p.parents[1] / "labels" / p.name) for p in sorted(root.rglob("images/*.gz"))]
-    ours(catalogs, root, out, depth)  # imports and page cache are not what is measured
+    options = BuildOptions(depth=depth, components=not args.whole)
+    ours(catalogs, root, out, options)  # imports and page cache are not what is measured
     stored = planes_of(out, args.volumes)
     times = args.cases / args.volumes
     stages, builds, usuals = [], [], []
     for number in range(args.rounds):
         stages.append(floor(cases, stored, times))
-        builds.append(ours(catalogs, root, out, depth))
+        builds.append(ours(catalogs, root, out, options))
         if number < args.usual_rounds:
             usuals.append(usual(cases, folder / "usual"))
     least = {name: min(s[name] for s in stages) for name in stages[0]}
-    pixels = least.pop("sha256 of pixels")
+    pixels = least.pop("digest of pixels")
     found = {"floor by stage s": least, "floor s": sum(least.values()), "ours s": min(builds)}
     found["masks"] = int(times * sum(len(planes[2]) for planes in stored))
     found["over the floor"] = found["ours s"] / found["floor s"]
@@ -112,12 +116,12 @@ def in_turns(args, catalogs, root, folder, depth) -> dict:
     return found
 
 
-def ours(catalogs, root, out, depth) -> float:
+def ours(catalogs, root, out, options) -> float:
     """CPU seconds of a whole build by one worker, here."""
     shutil.rmtree(out, ignore_errors=True)
-    sources._file_digest.cache_clear()
+    sources.forget_digests()
     began = time.process_time()
-    build(catalogs, root, out, options=BuildOptions(depth=depth))
+    build(catalogs, root, out, options=options)
     return time.process_time() - began
 
 
@@ -159,10 +163,10 @@ def floor(cases, stored, times: float) -> dict[str, float]:
         for _, numbers, which in stored:
             for number in which:
                 encode_mask(numbers == number)
-    with clock(spent, "sha256 of pixels"):
+    with clock(spent, "digest of pixels"):
         for image in (image for images, _, _ in stored for image in images):
-            hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()
-    encoded = ("encode images", "encode masks", "sha256 of pixels")
+            pixel_digest(image)
+    encoded = ("encode images", "encode masks", "digest of pixels")
     return {name: value * (times if name in encoded else 1) for name, value in spent.items()}
 
 
@@ -219,9 +223,9 @@ def workers(args, catalogs, root, folder, depth) -> dict:
     everything, left, right = copies(root, folder / "copies", args.worker_cases)
     runs: dict[str, list] = defaultdict(list)
     for _ in range(max(1, args.rounds // 2)):
-        runs["one worker"].append(commands(catalogs, folder, depth, [(everything, 1)]))
-        runs["two workers"].append(commands(catalogs, folder, depth, [(everything, 2)]))
-        runs["two bare"].append(commands(catalogs, folder, depth, [(left, 1), (right, 1)]))
+        runs["one worker"].append(commands(args, catalogs, folder, depth, [(everything, 1)]))
+        runs["two workers"].append(commands(args, catalogs, folder, depth, [(everything, 2)]))
+        runs["two bare"].append(commands(args, catalogs, folder, depth, [(left, 1), (right, 1)]))
     found = {
         name: {key: min(run[key] for run in each) for key in ("wall s", "cpu s")}
         | {"peak MB": max(run["peak MB"] for run in each)}
@@ -252,7 +256,7 @@ def copies(root: Path, folder: Path, n: int) -> list[Path]:
     return roots
 
 
-def commands(catalogs, folder, depth, jobs) -> dict[str, float]:
+def commands(args, catalogs, folder, depth, jobs) -> dict[str, float]:
     """Run `sammed data build` once for each (root, workers) at the same time."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     began = time.perf_counter()
@@ -261,7 +265,8 @@ def commands(catalogs, folder, depth, jobs) -> dict[str, float]:
         out = folder / f"out{number}"
         shutil.rmtree(out, ignore_errors=True)
         line = [sys.executable, "-m", "sammed", "data", "build", "--source", catalogs, "--root",
-                root, "--out", out, "--depth", depth, "--workers", n]  # fmt: skip
+                root, "--out", out, "--depth", depth, "--workers", n,
+                "--no-components" if args.whole else "--components"]  # fmt: skip
         here = Path(__file__).resolve().parents[1]
         running.append(subprocess.Popen(list(map(str, line)), cwd=here, stdout=subprocess.DEVNULL))
     peak = Peak([p.pid for p in running])

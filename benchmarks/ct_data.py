@@ -21,12 +21,6 @@ LABELS = (
     "esophagus", "aorta", "duodenum", "urinary_bladder", "adrenal_gland_right",
     "adrenal_gland_left",
 )  # fmt: skip
-# Kinds that the build keeps whole: no component is looked for.
-VESSELS = (
-    "aorta", "inferior_vena_cava", "superior_vena_cava", "hepatic_vein", "portal_vein",
-    "renal_artery", "renal_vein", "celiac_trunk", "superior_mesenteric_artery",
-    "pulmonary_artery", "pulmonary_vein", "brachiocephalic_trunk", "carotid_artery",
-)  # fmt: skip
 CATALOGUE = """
 id: made_up_ct
 name: Made-up CT for speed

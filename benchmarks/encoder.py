@@ -27,8 +27,8 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
+from sammed_data.system import keep_memory
 from sammed_model.adapters import adapters_of, add_adapters
-from sammed_model.console import keep_memory
 from sammed_model.sam import SamModel, build_sam, spec_for
 
 # Images/s one H200 could encode at 256 px: with the padded tokens, and without

@@ -45,7 +45,7 @@ class Grid:
         n_folds, fold_validation: of the hippocampus files.
         test_files, validation_files: of the hippocampus split of (b) and (c).
         sizes: training patients of (c).
-        methods: of (a), in all seeds; ``late`` ones in the first seed, at the end of the queue.
+        methods: of all parts; ``late`` ones of (a) alone, at the end of the queue.
     """
 
     image_size: int = 64
@@ -109,9 +109,10 @@ def queue(grid: Grid) -> Iterator[Task]:
         yield from _against(grid.methods, "a-phantoms", "phantoms", seed)
         yield from _curve(grid, seed)
         yield from _mends(grid, seed)
-    for fold in range(grid.n_folds):
-        yield from _against(grid.late, "a-hippocampus", f"fold{fold}", grid.seeds[0])
-    yield from _against(grid.late, "a-phantoms", "phantoms", grid.seeds[0])
+    for seed in grid.seeds:
+        for fold in range(grid.n_folds):
+            yield from _against(grid.late, "a-hippocampus", f"fold{fold}", seed)
+        yield from _against(grid.late, "a-phantoms", "phantoms", seed)
 
 
 def _against(methods: Sequence[Method], part: str, corpus: str, seed: int) -> Iterator[Task]:
@@ -387,11 +388,12 @@ def main() -> int:
     parser.add_argument("--only", nargs="*", default=[], help="globs: 'a-phantoms/*', '*/seed0'")
     parser.add_argument("--minutes", type=float)
     parser.add_argument("--steps", type=int, default=Grid.steps, help="another grid: another file")
+    parser.add_argument("--image-size", type=int, default=Grid.image_size, help="likewise")
     parser.add_argument("--list", action="store_true", help="print the ids of the queue")
     parser.add_argument("--summary", action="store_true", help="print the tables")
     parser.add_argument("--figure", type=Path, help="with --summary: the curve as .svg or .png")
     arguments = parser.parse_args()
-    grid = Grid(steps=arguments.steps)
+    grid = Grid(steps=arguments.steps, image_size=arguments.image_size)
     if arguments.list:
         print("\n".join(dict.fromkeys(task.id for task in queue(grid))))
         return 0

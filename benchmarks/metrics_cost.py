@@ -27,7 +27,7 @@ from sammed_bench.metrics import dice, iou, overlap
 from sammed_bench.models import SamBench
 from sammed_bench.run import bench_corpus
 from sammed_bench.surface import NAMES, Ruler, surface_scores
-from sammed_model.console import keep_memory
+from sammed_data.system import keep_memory
 
 SIZE = 512
 MASKS = 4

@@ -28,10 +28,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sammed_data.system import keep_memory
 from sammed_model import step
 from sammed_model.adapters import adapters_of, add_adapters, train_only
 from sammed_model.config import TrainConfig
-from sammed_model.console import keep_memory
 from sammed_model.dataset import Batch
 from sammed_model.embeddings import Embedder
 from sammed_model.meter import STAGES, Meter

@@ -60,8 +60,8 @@ def demo(
 
     from sammed_app.demo import left_of, plan_of, run_demo
     from sammed_app.telling import Teller
+    from sammed_data.system import keep_memory
     from sammed_data.talk import answer, say_dry
-    from sammed_model.console import keep_memory
 
     plan = plan_of(quick=quick, seed=seed, steps=steps)
     if dry_run:

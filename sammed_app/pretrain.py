@@ -260,7 +260,7 @@ def main(
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
 ) -> None:
     """Pre-train vit_tiny on procedural scenes."""
-    from sammed_model.console import keep_memory
+    from sammed_data.system import keep_memory
 
     keep_memory()
     torch.set_num_threads(threads)

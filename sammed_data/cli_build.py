@@ -64,6 +64,9 @@ def build(
     ),
     depth: int = typer.Option(8, help="8, or 16 to store 16-bit images beside the 8-bit ones."),
     axes: str | None = typer.Option(None, help="axial,coronal,sagittal for all 3D sources."),
+    components: bool = typer.Option(
+        True, help="Split organs and lesions into their parts, count those of the rest."
+    ),
     min_part_px: int = typer.Option(4, help="Smaller parts are counted rejections."),
     intensity: str = typer.Option(
         "auto", help="auto, paper, released, percentile, identity, ct-soft, ct-lung, ct-bone."
@@ -109,16 +112,20 @@ def build(
       sammed data build --only hc18 --out /tmp/try --dry-run
     """
     from sammed_data.build import Order, build_order, plan
+    from sammed_data.engine import WORKER_BLOCK_BYTES
     from sammed_data.part import parse_part
     from sammed_data.parts import build_part
     from sammed_data.plan import BuildOptions
     from sammed_data.run_shards import How
     from sammed_data.stages import profile_lines
     from sammed_data.stores import absolute
+    from sammed_data.system import keep_memory
 
+    keep_memory(WORKER_BLOCK_BYTES)
     options = BuildOptions(
         depth=depth,
         axes=tuple(split_names(axes)) or None,
+        components=components,
         min_part_px=min_part_px,
         intensity=intensity,
         orientation=orientation,
@@ -180,7 +187,7 @@ class _Chosen(NamedTuple):
 
 
 # A recipe settles these; a value beside it would make two truths.
-_OF_RECIPE = ("source", "only", "drop", "depth", "axes", "min_part_px", "intensity",
+_OF_RECIPE = ("source", "only", "drop", "depth", "axes", "components", "min_part_px", "intensity",
               "orientation", "shard_mb", "split_by", "isotropic")  # fmt: skip
 
 

@@ -7,6 +7,7 @@ whether it is a series; and its growing buffers cost 16-bit builds two fifths of
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from itertools import chain
 from typing import Any
 
@@ -20,9 +21,10 @@ class Structs:
     def __init__(self, fields: Mapping[str, Sequence[Any] | Structs]) -> None:
         """``fields``: name -> the values of all items; a nested struct is :class:`Structs` too."""
         self.fields = fields
+        self._len = len(next(iter(fields.values())))
 
     def __len__(self) -> int:
-        return len(next(iter(self.fields.values())))
+        return self._len
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for values in zip(*self.fields.values(), strict=True):
@@ -101,7 +103,7 @@ def _bits(values: list[bool]) -> pa.Buffer:
 
 def _offsets(values: list[Any]) -> pa.Buffer:
     ends = np.zeros(len(values) + 1, np.int32)
-    np.cumsum(list(map(len, values)), out=ends[1:])
+    np.fromiter(map(len, values), np.int32, len(values)).cumsum(out=ends[1:])
     return pa.py_buffer(ends)
 
 
@@ -116,6 +118,7 @@ _PARTS = {
 }
 
 
+@lru_cache(maxsize=1024)
 def _family(kind: pa.DataType) -> str:
     tests = {
         "bytes": pa.types.is_binary,

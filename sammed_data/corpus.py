@@ -26,9 +26,9 @@ from sammed_data.exclude import load as load_exclusions
 from sammed_data.stores import parquet_source, place
 from sammed_data.types import CorpusError, ReadError
 
-SCHEMA_VERSION = 2
-# Version 1 had no `notes`.
-READABLE_VERSIONS = (1, 2)
+SCHEMA_VERSION = 3
+# Version 1 had no `notes`; up to version 2 content hashes were made with SHA-256 alone.
+READABLE_VERSIONS = (1, 2, 3)
 SPLITS = ("train", "validation", "test", "held_out")
 ROWS_PER_GROUP = 32
 GROUP_BYTES = 4 << 20
@@ -139,7 +139,7 @@ class MaskRow:
     side: str
     instance: int
     annotator: int
-    n_components: int
+    n_components: int | None
     area_px: int
     box_xyxy: tuple[int, int, int, int]
     touches_border: bool
@@ -245,7 +245,7 @@ class Corpus:
         if version not in READABLE_VERSIONS:
             raise CorpusError(
                 f"{path} has schema version {version}, this sammed reads "
-                f"{' and '.join(map(str, READABLE_VERSIONS))}: rebuild"
+                f"{', '.join(map(str, READABLE_VERSIONS))}: rebuild"
             )
         self.exclusions: Exclusions = load_exclusions(root)
         self.shards: list[Path] = [root / s["path"] for s in self.manifest["shards"]]

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import NoReturn, TypeVar
 
 from sammed_data.pool import Failure, Outcome, Pool, StopFlag, attempt
-from sammed_data.system import LEAVE_SIGNALS, STOP_SIGNALS, die
+from sammed_data.system import LEAVE_SIGNALS, STOP_SIGNALS, die, keep_memory
 from sammed_data.types import InterruptedRun, SammedError, UsageError, nearest
 
 Task = TypeVar("Task")
@@ -19,6 +19,8 @@ Result = TypeVar("Result")
 ENGINES = ("local", "ray")
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS",
                      "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")  # fmt: skip
+#: Kept for the next row group and plane; whole volumes are above it.
+WORKER_BLOCK_BYTES = 32 << 20
 _stop: StopFlag | threading.Event = threading.Event()
 _fail_counts: dict[str, int] = {}
 
@@ -55,6 +57,7 @@ def one_thread() -> None:
 def _start_worker(stop: StopFlag) -> None:
     global _stop  # noqa: PLW0603 - a spawned worker gets its stop flag once, here
     _stop = stop
+    keep_memory(WORKER_BLOCK_BYTES)
     one_thread()
 
 

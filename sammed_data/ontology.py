@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -156,6 +157,12 @@ def load_ontology(folder: Path | None) -> Ontology:
     path = (folder or bundled_catalogs()) / _FILE
     if not path.is_file():
         path = bundled_catalogs() / _FILE
+    return _read(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=4)
+def _read(path: Path, mtime_ns: int) -> Ontology:
+    """Kept: many builds of one process, as in tests and in the app, share the file."""
     raw = read_yaml(path)
     if not isinstance(raw, dict) or not isinstance(raw.get("structures"), dict):
         raise CatalogError(f"{path}: expected a mapping with the key 'structures'")

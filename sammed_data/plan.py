@@ -32,6 +32,7 @@ class BuildOptions:
     Attributes:
         depth: 8, or 16 to store ``image_u16`` beside the viewable image.
         axes: overrides the entries' axes for 3D sources.
+        components: False keeps every structure whole, and does not count its parts.
         min_part_px: smaller parts are counted rejections.
         intensity: policy of the 8-bit image.
         orientation: 'lps', or 'stored' for the released order.
@@ -42,6 +43,7 @@ class BuildOptions:
 
     depth: int = 8
     axes: tuple[str, ...] | None = None
+    components: bool = True
     min_part_px: int = 4
     intensity: str = "auto"
     orientation: str = "lps"

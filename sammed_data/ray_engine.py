@@ -7,8 +7,9 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from sammed_data.engine import one_thread
+from sammed_data.engine import WORKER_BLOCK_BYTES, one_thread
 from sammed_data.pool import Failure, Outcome, attempt
+from sammed_data.system import keep_memory
 from sammed_data.types import InterruptedRun, SammedError, UsageError
 
 Task = TypeVar("Task")
@@ -54,6 +55,7 @@ def run_ray(
 
 
 def _attempt_alone(work: Callable[[Task], Result], task: Task) -> Outcome[Result]:
+    keep_memory(WORKER_BLOCK_BYTES)
     one_thread()
     return attempt(work, task)
 

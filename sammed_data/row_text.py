@@ -16,12 +16,17 @@ from sammed_data.masks import Part
 CHANGING = {
     "instance": "%d",
     "annotator": "%d",
-    "n_components": "%d",
+    "n_components": "%s",
     "area_px": "%d",
     "box_xyxy": "[%d, %d, %d, %d]",
     "touches_border": "%s",
 }
-_dumps = json.JSONEncoder(sort_keys=True).encode
+_encode = json.JSONEncoder(sort_keys=True).encode
+
+
+def _dumps(value: Any) -> str:
+    """JSON; whole numbers by themselves, for which the encoder takes ten times as long."""
+    return str(value) if type(value) is int else _encode(value)
 
 
 def mask_template(same: Mapping[str, Any]) -> str:
@@ -37,7 +42,7 @@ def mask_text(template: str, part: Part) -> str:
         part.area_px,
         *part.box_xyxy,
         part.instance,
-        part.n_components,
+        "null" if part.n_components is None else part.n_components,
         "true" if part.touches_border else "false",
     )
 

@@ -158,6 +158,10 @@ class Cutter:
             return False
         return not np.isclose(*where.spacing_yx_mm, rtol=1e-3)
 
+    def is_plane(self, where: Slice) -> bool:
+        """Whether a slice is a plane of the array as it is."""
+        return _CUTS[where.axis][0] == 0 and not self.resamples(where)
+
     def spacing_yx_mm(
         self, where: Slice, cut_hw: tuple[int, int], stored_hw: tuple[int, int]
     ) -> tuple[float, float] | None:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sammed_data import archives
 from sammed_data.stages import stage
 from sammed_data.types import Case, ReadError
+
+_MOST_DIGESTS = 4096
+_LANES = np.zeros(64, np.uint8)
 
 
 def relative(path: Path, root: Path) -> str:
@@ -50,7 +55,7 @@ def digest(path: Path) -> str:
     Raises:
         ReadError: the file cannot be read.
     """
-    hashes = sorted(_file_digest(p, *_stamp(p)) for p in files_of(path))
+    hashes = sorted(_file_digest(p) for p in files_of(path))
     if len(hashes) == 1 and path.is_file():
         return hashes[0]
     return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
@@ -61,14 +66,63 @@ def _stamp(path: Path) -> tuple[int, int]:
     return stat.st_size, stat.st_mtime_ns
 
 
-@lru_cache(maxsize=4096)
-def _file_digest(path: Path, size: int, mtime_ns: int) -> str:
-    """Cached: the channels of a 4D file and the axes of a case share their files."""
-    try:
-        with path.open("rb", buffering=0) as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as err:
-        raise ReadError(f"{path}: cannot be read ({err.strerror})") from err
+# (path, size, mtime) -> digest: the channels of a 4D file and the axes of a case share their files.
+_digests: dict[tuple[Path, int, int], str] = {}
+
+
+def _new(n_bytes: int) -> NDArray[np.uint8]:
+    return np.empty(n_bytes, np.uint8)
+
+
+def forget_digests() -> None:
+    """Read every file anew."""
+    _digests.clear()
+
+
+def read_whole(path: Path, memory: Callable[[int], NDArray[np.uint8]] = _new) -> NDArray[np.uint8]:
+    """All bytes of a file, whose digest is taken along, so that it is read only once.
+
+    Args:
+        path: a plain file.
+        memory: gives room for so many bytes.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    stamp = path, *_stamp(path)
+    data, filled = memory(stamp[1]), 0
+    with path.open("rb", buffering=0) as stream:
+        while got := stream.readinto(data[filled:].data):  # a call gives 2 GB at most
+            filled += got
+    data = data[:filled]
+    if stamp not in _digests and data.size == stamp[1]:
+        _keep(stamp, _hashed(data))
+    return data
+
+
+@stage("source digest")
+def _hashed(data: NDArray[np.uint8]) -> str:
+    # isal, which a reader may have used, leaves the upper halves of the vector registers in use,
+    # and SHA-256 takes a third longer; any code for AVX clears them at its end, as this sum does.
+    np.add(_LANES, _LANES)
+    return hashlib.sha256(data.data).hexdigest()
+
+
+def _file_digest(path: Path) -> str:
+    stamp = path, *_stamp(path)
+    if stamp not in _digests:
+        try:
+            with path.open("rb", buffering=0) as stream:
+                _keep(stamp, hashlib.file_digest(stream, "sha256").hexdigest())
+        except OSError as err:
+            raise ReadError(f"{path}: cannot be read ({err.strerror})") from err
+    return _digests[stamp]
+
+
+def _keep(stamp: tuple[Path, int, int], digest: str) -> None:
+    if len(_digests) >= _MOST_DIGESTS:
+        _digests.pop(next(iter(_digests)))
+    _digests[stamp] = digest
 
 
 def case_paths(case: Case) -> list[tuple[str, Path]]:

@@ -15,6 +15,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from sammed_data.runs import VolumeRuns
+
 #: What is known of writing in the pixels of an image.
 Writing = Literal["", "burned-in", "no-region"]
 
@@ -147,12 +149,14 @@ class LabelLayer:
         instances: value in the array -> instance number, for encodings with one object per value;
             empty where values are classes.
         annotator: 1 unless the source has several observers.
+        runs: of this very array, where they are known already.
     """
 
     array_ZYX: NDArray[Any]
     names: Mapping[int, str]
     instances: Mapping[int, int] = field(default_factory=dict)
     annotator: int = 1
+    runs: VolumeRuns | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,24 +5,25 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from socket import gethostname
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sammed_data import intensity
 from sammed_data.audit.fingerprints import CaseMark, mark_case
 from sammed_data.curate import CASE_RULES, RULES, broken_rule, burned_in, two_valued
 from sammed_data.encodings import pair_on_grid, read_labels
 from sammed_data.engine import fail_point, stop_if_asked
-from sammed_data.masks import SPLIT_KINDS, Part, Plan, plane_masks
+from sammed_data.masks import SPLIT_KINDS, Part, Plan, PlaneMasks, batches, plane_masks
 from sammed_data.privacy import Pseudonyms
 from sammed_data.readers.registry import read_image
 from sammed_data.rows import ReadCase, RowMaker, ShardTask
 from sammed_data.shards import ShardWriter, write_rejections
-from sammed_data.slices import Slice, slices_with_labels
+from sammed_data.slices import Cutter, Slice, slices_with_labels
 from sammed_data.sources import case_paths, digest, relative, source_hashes
 from sammed_data.splits import group_key
 from sammed_data.stages import watch
@@ -30,6 +31,7 @@ from sammed_data.stores import land
 from sammed_data.types import (
     Case,
     GeometryError,
+    LabelVolume,
     ReadError,
     Rejection,
 )
@@ -226,7 +228,7 @@ def _mask_plan(task: ShardTask) -> Plan:
     whole = entry.label_encoding.type in _WHOLE_ENCODINGS
     return Plan(
         split={
-            raw: meaning.kind in SPLIT_KINDS and not whole
+            raw: meaning.kind in SPLIT_KINDS and not whole and task.options.components
             for raw, meaning in task.dataset.meanings.items()
         },
         unions={
@@ -234,6 +236,7 @@ def _mask_plan(task: ShardTask) -> Plan:
             for union, members in entry.unions.items()
         },
         min_part_px=task.options.min_part_px,
+        components=task.options.components,
     )
 
 
@@ -270,9 +273,7 @@ def _rows(
         counts.slices += len(places) + blank
         if blank:
             yield reject("image", "unlabelled", blank, None, axis=axis)
-        for where in places:
-            planes = [options.cutter.labels(m, where) for m in maps]
-            found = plane_masks(planes, ready.labels.layers, plan)
+        for where, found in _masks_by_slice(places, maps, ready.labels, plan, options.cutter):
             counts.candidates += found.candidates
             for raw, count in sorted(found.small.items()):
                 yield reject("mask", "small-part", count, where, label=raw)
@@ -287,3 +288,18 @@ def _rows(
                 yield maker.row(where, kept)
             else:
                 yield reject("image", "no-mask-left", 1, where)
+
+
+def _masks_by_slice(
+    places: Sequence[Slice],
+    maps: Sequence[NDArray[Any]],
+    labels: LabelVolume,
+    plan: Plan,
+    cutter: Cutter,
+) -> Iterator[tuple[Slice, PlaneMasks]]:
+    n_pixels = sum(m.size // max(1, m.shape[0]) for m in maps)
+    for some in batches(places, n_pixels):
+        planes = [[cutter.labels(m, where) for m in maps] for where in some]
+        whole = all(cutter.is_plane(where) for where in some)
+        indices = [where.index for where in some] if whole else None
+        yield from zip(some, plane_masks(planes, labels.layers, plan, indices), strict=True)

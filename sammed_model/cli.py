@@ -235,8 +235,9 @@ def train(
     if mend and "list" in mend:
         _show_mends()
         return
+    from sammed_data.system import keep_memory
     from sammed_model.config import TrainConfig
-    from sammed_model.console import Console, keep_memory, stop_on_signal
+    from sammed_model.console import Console, stop_on_signal
     from sammed_model.memory import parse_bytes
     from sammed_model.parallel import rank
     from sammed_model.train import train as run

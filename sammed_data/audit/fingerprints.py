@@ -9,7 +9,6 @@ A few hundred signs do not give a picture back.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+from blake3 import blake3
 from numpy.typing import NDArray
 
 from sammed_data.slices import straight
@@ -123,7 +123,7 @@ class CaseMark:
         case_id: as it stands in the rows (keyed where the source is restricted).
         patient_id: likewise.
         shape_zyx: of the canonical volume.
-        voxels_sha256: over the real values of at most 16 evenly spread slices: equal volumes have
+        voxels_blake3: over the real values of at most 16 evenly spread slices: equal volumes have
             equal digests, whatever format they came in (8-bit arrays among themselves).
         signature: 64 hex digits; '' where Z = 1: a picture's signature is taken from its row.
     """
@@ -131,7 +131,7 @@ class CaseMark:
     case_id: str
     patient_id: str
     shape_zyx: tuple[int, int, int]
-    voxels_sha256: str
+    voxels_blake3: str
     signature: str
 
     def words(self) -> NDArray[np.uint64]:
@@ -145,14 +145,14 @@ def mark_case(array: NDArray[Any], case_id: str, patient_id: str) -> CaseMark:
     depth, height, width = array.shape[:3]
     chosen = np.unique(np.linspace(0, depth - 1, min(depth, _HASHED_SLICES)).round().astype(int))
     kind = np.uint8 if array.dtype == np.uint8 else np.float32
-    digest = hashlib.sha256(f"{array.shape} {np.dtype(kind).str}".encode())
+    digest = blake3(f"{array.shape} {np.dtype(kind).str}".encode())
     for index in chosen:
-        digest.update(straight(array[index]).astype(kind, copy=False).data)
+        digest.update(straight(array[index]).astype(kind, copy=False).view(np.uint8).data)
     return CaseMark(
         case_id=case_id,
         patient_id=patient_id,
         shape_zyx=(depth, height, width),
-        voxels_sha256=digest.hexdigest(),
+        voxels_blake3=digest.hexdigest(),
         signature="" if depth == 1 else volume_signature(array).tobytes().hex(),
     )
 

@@ -61,7 +61,7 @@ def same_voxels(found: Gathered, marks: Marks) -> dict[tuple[int, int], Pair]:
     """Cases of different patients whose raw voxels are equal; chains, not all pairs."""
     groups: dict[str, list[int]] = {}
     for number, mark in sorted(marks.by_case.items()):
-        groups.setdefault(mark.voxels_sha256, []).append(number)
+        groups.setdefault(mark.voxels_blake3, []).append(number)
     pairs = {}
     for members in groups.values():
         for a, b in zip(members, members[1:], strict=False):

@@ -18,6 +18,7 @@ from sammed_data.raw_labels import (
     grey,
     is_range,
     refuse_unknown,
+    runs_of,
     union,
     values_in,
 )
@@ -35,7 +36,8 @@ def index(case: Case, entry: CatalogEntry, like: Volume) -> LabelVolume:
     ignores: list[NDArray[np.bool_] | None] = []
     for file in case.labels:
         array = grey(case, file.path, grid.read(file))
-        present = values_in(array)
+        runs = runs_of(array)
+        present = values_in(array) if runs is None else runs.values()
         strange = [
             v for v in present
             if v and v not in keys and v not in ignored and v not in quiet and v not in parts
@@ -50,7 +52,8 @@ def index(case: Case, entry: CatalogEntry, like: Volume) -> LabelVolume:
         array, named = _joined(array, named)
         drop = {v for v in present if v and v not in keys}
         array = cleared(array, drop | set(lost) - {0}, named)
-        layers.append(LabelLayer(array_ZYX=array, names=named, annotator=file.annotator))
+        one = LabelLayer(array_ZYX=array, names=named, annotator=file.annotator, runs=runs)
+        layers.append(one)
     return LabelVolume(layers=tuple(layers), geometry=grid.geometry, ignore_ZYX=union(ignores))
 
 

@@ -253,7 +253,7 @@ def test_a_volume_keeps_its_signature_through_flip_window_and_resize():
     assert distance(volume, other) > 60
     mark = mark_case(volume, "c", "p")
     assert len(mark.signature) == 64  # 256 bits: no picture comes back from that
-    assert mark.voxels_sha256 == mark_case(volume.astype(np.float64), "c", "p").voxels_sha256
+    assert mark.voxels_blake3 == mark_case(volume.astype(np.float64), "c", "p").voxels_blake3
 
 
 def test_wilson_and_options():

@@ -103,6 +103,27 @@ def test_depth_16_stores_values_that_restore(source, tmp_path):
     assert np.abs(depth.restore(row.image_u16) - plane).max() <= kept["u16_slope"]
 
 
+def test_without_components_structures_stay_whole_and_uncounted(tmp_path):
+    image, label = fakes.volume_pair(0)
+    label[8:10, 8:10, 2] = 1  # a second piece of liver, and a crumb of two pixels
+    label[12, 0:2, 2] = 1
+    fakes.write_case(tmp_path / "data" / "fake_mr", "p000", image, label)
+    where = (fakes.write_catalog(tmp_path / "catalogs"), tmp_path / "data")
+
+    def livers(out, **chosen):
+        build(*where, out, options=BuildOptions(**chosen))
+        rows = map((corpus := Corpus(out)).read, corpus.index())
+        (row,) = (row for row in rows if row.meta["slice_index"] == 2)
+        return [mask for mask in row.masks if mask.structure == "liver"]
+
+    pieces, (whole,) = livers(tmp_path / "a"), livers(tmp_path / "b", components=False)
+    drawn = int((label[:, :, 2] == 1).sum())
+    assert [mask.n_components for mask in pieces] == [1, 1]
+    assert sum(mask.area_px for mask in pieces) == drawn - 2
+    assert (whole.n_components, whole.area_px, int(whole.mask_HW.sum())) == (None, drawn, drawn)
+    assert whole.touches_border
+
+
 def test_any_number_of_workers_gives_the_same_bytes(built, source, tmp_path):
     out, _ = built
     build(*source, tmp_path / "c", workers=2)

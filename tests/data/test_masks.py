@@ -5,9 +5,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from sammed_data import masks
 from sammed_data.curate import covers_image, no_structure
-from sammed_data.masks import Plan, plane_masks
+from sammed_data.masks import Plan
 from sammed_data.types import LabelLayer
+
+
+def plane_masks(planes, layers, plan):
+    """The masks of one slice."""
+    return masks.plane_masks([planes], layers, plan)[0]
 
 
 def _layer(plane, names=None, **more):
