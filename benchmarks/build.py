@@ -266,7 +266,7 @@ def commands(args, catalogs, folder, depth, jobs) -> dict[str, float]:
         shutil.rmtree(out, ignore_errors=True)
         line = [sys.executable, "-m", "sammed", "data", "build", "--source", catalogs, "--root",
                 root, "--out", out, "--depth", depth, "--workers", n,
-                "--no-components" if args.whole else "--components"]  # fmt: skip
+                *(["--no-components"] if args.whole else [])]  # fmt: skip
         here = Path(__file__).resolve().parents[1]
         running.append(subprocess.Popen(list(map(str, line)), cwd=here, stdout=subprocess.DEVNULL))
     peak = Peak([p.pid for p in running])

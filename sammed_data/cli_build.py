@@ -64,8 +64,8 @@ def build(
     ),
     depth: int = typer.Option(8, help="8, or 16 to store 16-bit images beside the 8-bit ones."),
     axes: str | None = typer.Option(None, help="axial,coronal,sagittal for all 3D sources."),
-    components: bool = typer.Option(
-        True, help="Split organs and lesions into their parts, count those of the rest."
+    no_components: bool = typer.Option(
+        False, "--no-components", help="Keep structures whole; their parts are not counted."
     ),
     min_part_px: int = typer.Option(4, help="Smaller parts are counted rejections."),
     intensity: str = typer.Option(
@@ -125,7 +125,7 @@ def build(
     options = BuildOptions(
         depth=depth,
         axes=tuple(split_names(axes)) or None,
-        components=components,
+        components=not no_components,
         min_part_px=min_part_px,
         intensity=intensity,
         orientation=orientation,
@@ -187,8 +187,8 @@ class _Chosen(NamedTuple):
 
 
 # A recipe settles these; a value beside it would make two truths.
-_OF_RECIPE = ("source", "only", "drop", "depth", "axes", "components", "min_part_px", "intensity",
-              "orientation", "shard_mb", "split_by", "isotropic")  # fmt: skip
+_OF_RECIPE = ("source", "only", "drop", "depth", "axes", "no_components", "min_part_px",
+              "intensity", "orientation", "shard_mb", "split_by", "isotropic")  # fmt: skip
 
 
 def _from_recipe(path: Path, said: _Chosen, context: typer.Context) -> _Chosen:

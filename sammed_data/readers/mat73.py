@@ -69,7 +69,7 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
     except ImportError as err:
         raise ReadError(
             f"{path}: expected a mat file up to version 7, found version 7.3 (HDF5), which needs "
-            "h5py: `pip install h5py`; or save it again in MATLAB with `-v7`, or as npy"
+            "h5py: `pip install 'sammed[mat]'`; or save it again in MATLAB with `-v7`, or as npy"
         ) from err
     try:
         with h5py.File(path, "r") as file:
