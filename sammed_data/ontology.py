@@ -18,6 +18,7 @@ _FILE = "_ontology.yaml"
 _FIELDS = ("organ", "group", "kind", "parent", "snomed")
 _OPTIONAL = ("synonyms", "snomed_category", "snomed_region", "match", "levels")
 _SIDED = re.compile(r"(?P<base>.+)_(?P<side>left|right)")
+_SIDE_FIRST = re.compile(r"(?P<side>left|right)_(?P<base>.+)")  # as people write: Left kidney
 KINDS = (
     "organ", "bone", "vessel", "muscle", "tissue", "tooth", "lesion", "instrument", "device",
     "cell", "ignore",
@@ -134,7 +135,7 @@ class Ontology:
             )
         if targets:
             return self._named(targets[0])
-        sided = _SIDED.fullmatch(spelling)
+        sided = _SIDED.fullmatch(spelling) or _SIDE_FIRST.fullmatch(spelling)
         if sided is None:
             return None
         base = self._spelt(sided["base"])

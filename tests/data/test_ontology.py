@@ -15,6 +15,9 @@ ONTOLOGY = load_ontology(None)
         ("kidney_left", "kidney_left", "kidney", "left", "kidney"),
         ("Kidney right", "kidney_right", "kidney", "right", "kidney"),
         ("heart_atrium_left", "heart_atrium_left", "heart", None, "heart"),
+        ("Left kidney", "kidney_left", "kidney", "left", "kidney"),
+        ("hepatic parenchyma", "liver", "liver", None, None),
+        ("right atrium", "heart_atrium_right", "heart", None, "heart"),
         ("OpticNrv_left", "optic_nerve_left", "eye", "left", "optic_nerve"),
         ("postcava", "inferior_vena_cava", None, None, None),
         ("grey matter", "gray_matter", "brain", None, "brain"),
@@ -35,7 +38,15 @@ def test_codes_of_the_source_table():
 
 
 @pytest.mark.parametrize(
-    "name", ["vertebrae_L7", "rib_left_13", "tooth_fdi_19", "liver_left_right"]
+    "name",
+    [
+        "vertebrae_L7",
+        "rib_left_13",
+        "tooth_fdi_19",
+        "liver_left_right",
+        "right_kidney_left",
+        "left",
+    ],
 )
 def test_beyond_the_range_of_a_family_is_unknown(name):
     with pytest.raises(CatalogError, match="no structure is called"):
