@@ -26,7 +26,6 @@ app.add_typer(data_app, name="data")
 register_model(app)
 register_bench(app)
 register_app(app)
-give_options(app)
 
 
 def _version(value: bool) -> None:  # noqa: FBT001 - typer's callback signature
@@ -49,6 +48,9 @@ def _root(
     looks at this machine. Exit codes: 0 all well, 1 failure, 2 usage, 3 finished with rejected
     inputs or findings, 130 interrupted (run again to continue).
     """
+
+
+give_options(app)
 
 
 def main() -> None:

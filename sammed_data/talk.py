@@ -121,11 +121,19 @@ def record_command(folder: Path) -> None:
 
 
 def give_options(app: typer.Typer, path: tuple[str, ...] = ("sammed",)) -> None:
-    """Give every verb under ``app`` the options of this module; call it once, at the door."""
+    """Give every verb under ``app`` the options of this module; call it once, at the door.
+
+    The prose of its help is made to flow, whatever the width of the lines it was written in.
+    """
     for info in app.registered_commands:
         if info.callback is not None:
             name = info.name or info.callback.__name__.strip("_").replace("_", "-")
+            info.help = _flowing(info.help or inspect.getdoc(info.callback) or "")
             info.callback = _speaking(info.callback, " ".join((*path, name)))
+    shared = app.registered_callback
+    if shared is not None and shared.callback is not None:
+        said = shared.help if isinstance(shared.help, str) else inspect.getdoc(shared.callback)
+        shared.help = _flowing(said or "")
     for group in app.registered_groups:
         if group.typer_instance is not None:
             inner = (*path, group.name or "")
@@ -133,6 +141,23 @@ def give_options(app: typer.Typer, path: tuple[str, ...] = ("sammed",)) -> None:
             if own is not None and own.callback is not None and own.invoke_without_command is True:
                 own.callback = _speaking(own.callback, " ".join(inner))  # a verb with verbs
             give_options(group.typer_instance, inner)
+
+
+def _flowing(text: str) -> str:
+    """Help with each paragraph on one line; indented lines, which are commands, stay lines.
+
+    So does what follows click's mark of a paragraph that is to be left alone.
+    """
+    lines: list[str] = []
+    kept = False
+    for line in inspect.cleandoc(text).splitlines():
+        kept = line == "\b" or (kept and bool(line))
+        prose = bool(line) and not line[0].isspace() and not kept
+        if prose and lines and lines[-1] and not lines[-1][0].isspace():
+            lines[-1] += " " + line
+        else:
+            lines.append(line)
+    return "\n".join(lines)
 
 
 def _speaking(verb: Callable[..., Any], command: str) -> Callable[..., Any]:

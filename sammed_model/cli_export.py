@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-_HELP = """Write encoder.onnx and decoder.onnx of a model (extra: pip install sammed[onnx]).
+_HELP = """Write encoder.onnx and decoder.onnx of a model (extra: pip install 'sammed\\[onnx]').
 
 Both files carry kind, preprocessing, sizes and digest of the weights. `sammed predict --model
 FOLDER` takes them; other runtimes feed the decoder points, box corners as points labelled 2 and 3,

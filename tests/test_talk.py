@@ -53,6 +53,40 @@ def test_every_verb_has_the_same_three_options(verb):
     assert "--verbose" in text
 
 
+def test_prose_flows_and_commands_keep_their_lines():
+    app = typer.Typer()
+
+    @app.command()
+    def count() -> None:
+        """Count.
+
+        A sentence that goes on
+        in a second line of the source.
+
+          sammed count
+          sammed count again
+
+        \b
+        Kept:
+        as written
+        """
+
+    @app.callback()
+    def _all() -> None:
+        """Verbs."""
+
+    talk.give_options(app)
+    text = CliRunner().invoke(app, ["count", "--help"], terminal_width=WIDTH).output
+    lines = [line.strip() for line in text.splitlines()]
+    assert "A sentence that goes on in a second line of the source." in lines
+    assert lines.count("sammed count") == lines.count("sammed count again") == 1
+    assert lines.count("Kept:") == lines.count("as written") == 1
+
+
+def test_the_extra_that_onnx_needs_is_not_taken_for_markup():
+    assert "sammed[onnx]" in "".join(shown("export-onnx").split())
+
+
 def a_verb(said: list[str]) -> typer.Typer:
     app = typer.Typer()
 
