@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sammed_data.catalog import CatalogEntry, load_catalogs
+from sammed_data.catalog import CatalogEntry, load_catalogs, refuse_unknown
 from sammed_data.curate import RULES
 from sammed_data.discover import Discovery, discover, find_root
 from sammed_data.engine import interruptible
@@ -368,10 +368,7 @@ def find_datasets(
         )
     entries = load_catalogs(source)
     ontology = load_ontology(source)
-    unknown = [name for name in only if name not in entries]
-    if unknown:
-        hints = "; ".join(f"{name!r}: {nearest(name, entries)}" for name in unknown)
-        raise UsageError(f"expected ids of catalogue entries, found unknown ones: {hints}")
+    refuse_unknown(only, entries, source)
     datasets, absent, failed = [], [], {}
     # Without names, one look at the tree in place of one walk an entry.
     near = set(only) or possible(entries, root)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -17,7 +18,7 @@ from pydantic import (
 
 from sammed_data.entry_parts import Axes, Collection, RawPixels, RunLengths, Strict, Table
 from sammed_data.lineage import bundled_catalogs
-from sammed_data.types import CatalogError, nearest
+from sammed_data.types import CatalogError, UsageError, nearest
 
 Modality = Literal[
     "CT", "MR", "PET", "X-ray", "ultrasound", "dermoscopy", "endoscopy", "fundus", "OCT",
@@ -32,6 +33,7 @@ Encoding = Literal[
 ]  # fmt: skip
 Axis = Literal["axial", "coronal", "sagittal"]
 OutlineFormat = Literal["aperio", "coco", "cvat", "ddti", "labelme", "lidc", "points"]
+OWN_ENTRIES = "entries of your own are found with --source FOLDER"
 _OF_COLLECTIONS = ("released_masks", "sparse_channels")
 UsedBy = Literal["sa_med2d_20m", "miccai2023_generalisation"]
 
@@ -369,6 +371,21 @@ def _nested_fields(loc: tuple[int | str, ...]) -> list[str]:
     }  # fmt: skip
     named = [owners[p] for p in loc[:-1] if isinstance(p, str) and p in owners]
     return list(named[-1].model_fields) if named else []
+
+
+def refuse_unknown(names: Iterable[str], entries: Iterable[str], folder: Path | None) -> None:
+    """Whether all names are ids of the entries of a folder; None = the bundled ones.
+
+    Raises:
+        UsageError: some are not; each with its neighbours.
+    """
+    known = set(entries)
+    unknown = [f"{name!r}: {nearest(name, known)}" for name in names if name not in known]
+    if unknown:
+        where = "" if folder else f"; {OWN_ENTRIES}"
+        raise UsageError(
+            f"expected ids of catalogue entries, found unknown ones: {'; '.join(unknown)}{where}"
+        )
 
 
 def load_catalogs(folder: Path | None) -> dict[str, CatalogEntry]:

@@ -20,7 +20,7 @@ from sammed_data.cli_get_print import (
     progress_bars,
 )
 from sammed_data.stores import local_folder
-from sammed_data.types import FetchError, SammedError, UsageError, nearest
+from sammed_data.types import FetchError, SammedError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -235,14 +235,10 @@ def _fetch_code(results: Sequence[Mapping[str, Any]]) -> int:
 
 
 def _entries(source: Path | None, names: Sequence[str]) -> list[CatalogEntry]:
-    from sammed_data.catalog import load_catalogs
+    from sammed_data.catalog import load_catalogs, refuse_unknown
 
     entries = load_catalogs(source)
-    unknown = [f"{name!r}: {nearest(name, entries)}" for name in names if name not in entries]
-    if unknown:
-        raise UsageError(
-            f"expected ids of catalogue entries, found unknown ones: {'; '.join(unknown)}"
-        )
+    refuse_unknown(names, entries, source)
     return [entries[name] for name in dict.fromkeys(names)]
 
 

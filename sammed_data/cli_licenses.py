@@ -48,6 +48,7 @@ def licenses(
 
       sammed data licenses corpus --decisions licence-decisions.yaml
     """
+    from sammed_data.catalog import refuse_unknown
     from sammed_data.licenses import (
         admits,
         check_words,
@@ -59,10 +60,11 @@ def licenses(
     check_words(words)
     folder = None if place is None and corpus is None else one_corpus(place, corpus)
     known = {each.dataset: each for each in _standings(folder, source, decisions)}
+    if folder is None:
+        refuse_unknown(names, known, source)
     for name in names:
         if name not in known:
-            where = "catalogue entry" if folder is None else f"dataset of {folder}"
-            raise UsageError(f"no {where} {name!r}; {nearest(name, known)}")
+            raise UsageError(f"no dataset of {folder} {name!r}; {nearest(name, known)}")
     found = [each for name, each in known.items() if name in names or not only]
     found = [each for each in found if admits(words, each)]
     if write is not None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from sammed_data.catalog import CatalogEntry, load_catalogs
+from sammed_data.catalog import OWN_ENTRIES, CatalogEntry, load_catalogs
 from sammed_data.discover import find_root
 from sammed_data.ontology import Ontology, Structure, load_ontology
 from sammed_data.presence import possible
@@ -53,7 +53,7 @@ def list_entries(source: Path | None, root: Path, filters: Filters) -> list[List
     anatomy = _Anatomy(ontology)
     organs = {name: anatomy.organs(entry) for name, entry in entries.items()}
     structures = {name: anatomy.structures(entry) for name, entry in entries.items()}
-    wanted = _checked(filters, entries, structures, ontology)
+    wanted = _checked(filters, entries, structures, ontology, own=source is not None)
     passed = {
         name: entry
         for name, entry in sorted(entries.items())
@@ -133,6 +133,8 @@ def _checked(
     entries: Mapping[str, CatalogEntry],
     structures: Mapping[str, frozenset[str]],
     ontology: Ontology,
+    *,
+    own: bool,
 ) -> frozenset[str]:
     """The organs and structures that are asked for; all unknown values together otherwise."""
     fields = CatalogEntry.model_fields
@@ -155,7 +157,8 @@ def _checked(
     wanted, said = _wanted(filters.organ, structures, ontology)
     unknown += said
     if unknown:
-        raise UsageError(f"expected values of the catalogue, found {'; '.join(unknown)}")
+        where = "" if own else f"; {OWN_ENTRIES}"
+        raise UsageError(f"expected values of the catalogue, found {'; '.join(unknown)}{where}")
     return wanted
 
 

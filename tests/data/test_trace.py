@@ -67,6 +67,12 @@ def test_the_verb_prints_writes_and_compares(made: Path, tmp_path: Path) -> None
     assert [f["same"] for f in said["files"]] == [True] * len(row.meta["sources"])
 
 
+def test_a_corpus_of_own_entries_asks_for_their_folder(made: Path) -> None:
+    corpus = Corpus(made / "corpus")
+    with pytest.raises(UsageError, match="'phantom_ct'.*; entries of your own .* --source FOLDER"):
+        trace(corpus, corpus.index()[0].sample_id, source=None, root=made / "data")
+
+
 def test_a_changed_or_lost_source_is_said(made: Path, tmp_path: Path) -> None:
     shutil.copytree(made / "data", tmp_path / "data")
     row = next(r for r in Corpus(made / "corpus").index() if r.dataset == "phantom_endo")
