@@ -57,6 +57,7 @@ class BuildResult:
         dropped: datasets of the older corpus in ``out`` that are not in the new one.
         kept: datasets of the older corpus that were left as they are (``only``).
         refused: dataset -> why its licence left it out.
+        source_bytes: size of the source files of all shards.
     """
 
     manifest: Mapping[str, Any]
@@ -67,6 +68,7 @@ class BuildResult:
     dropped: tuple[str, ...]
     kept: tuple[str, ...] = ()
     refused: Mapping[str, str] = field(default_factory=dict)
+    source_bytes: int = 0
 
     @property
     def quarantined(self) -> int:
@@ -289,6 +291,7 @@ def finish(planned: Planned, ran: Ran, staging: Path, out: Path) -> BuildResult:
         dropped=tuple(sorted(before - now)),
         kept=tuple(sorted(planned.kept.ids)),
         refused=planned.found.refused,
+        source_bytes=sum(shard.source_bytes for shard in planned.shards),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -155,6 +156,7 @@ def build(
         report_plan(plan(order, absolute(out)), out)
         return
     stages: Counter[str] = Counter()
+    began = time.perf_counter()
     with _progress() as progress:
         how = How(
             workers=workers or os.cpu_count() or 1,
@@ -168,11 +170,30 @@ def build(
             _report_part(build_part(order, out, share, how), out)
             return
         result = build_order(order, out, how)
+    seconds = time.perf_counter() - began
     report_build(result, out)
+    if not result.reused and not result.kept:  # else some images were built at another time
+        typer.echo(speed_line(result, seconds, how.workers))
     if profile:
         typer.echo("\n".join(profile_lines(stages)))
     if result.quarantined:
         raise typer.Exit(QUARANTINED)
+
+
+def speed_line(result: BuildResult, seconds: float, workers: int) -> str:
+    """How fast a build was that found no shard of an earlier one.
+
+    Args:
+        result: of the build.
+        seconds: it took in all, with the search for datasets.
+        workers: processes that shared it.
+    """
+    images = result.manifest["counts"]["images"]["kept"]
+    each = result.source_bytes / 1e6 / seconds / workers
+    return (
+        f"speed: {images / seconds:,.1f} images/s, {each:,.1f} MB/s of source files a worker "
+        f"({seconds:,.1f} s, workers {workers})"
+    )
 
 
 class _Chosen(NamedTuple):

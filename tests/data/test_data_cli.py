@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import cv2
 import numpy as np
@@ -55,6 +56,13 @@ def test_describe_list_check_show_schema(folder, tmp_path):
     assert cv2.imread(str(sheet)).std() > 5
     schema = json.loads(fakes.call_cli("data", "schema").stdout)
     assert "label_encoding" in schema["properties"]
+
+
+def test_speed_is_said_where_all_was_built_now(folder, tmp_path):
+    words = ("data", "build", "--source", "catalogs", "--out", tmp_path / "c", "--workers", 1)
+    first, again = (fakes.call_cli(*words, cwd=folder).stdout for _ in range(2))
+    assert re.search(r"speed: [\d.,]+ images/s, [\d.,]+ MB/s of source files a worker", first)
+    assert "speed:" not in again
 
 
 def test_misspelt_catalogue_key(folder, tmp_path):
