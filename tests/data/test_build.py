@@ -194,6 +194,11 @@ def _other_grid(root):
     fakes.write_case(root, "p002", *fakes.volume_pair(2), np.diag([0.8, 1.25, 2.0, 1.0]))
 
 
+def _mirrored(root):
+    turned = fakes.affine() @ np.diag([-1.0, 1, 1, 1])  # about the first voxel: it lies elsewhere
+    fakes.write_case(root, "p002", *fakes.volume_pair(2), turned)
+
+
 def _unknown_value(root):
     image, label = fakes.volume_pair(2)
     label[0, 0, 0] = 9
@@ -226,6 +231,7 @@ def _no_image(root):
 BAD = {
     _truncate: ("unreadable", "images/p002.nii.gz"),
     _other_grid: ("grid", "of 2 x 1.25 x 0.8 mm"),
+    _mirrored: ("grid", "LPS"),
     _unknown_value: ("unreadable", "9"),
     _not_finite: ("not-finite", "1 NaN"),
     _constant: ("constant-image", "7"),
