@@ -91,7 +91,7 @@ def audit(
 def exclude(
     words: list[str] = typer.Argument(
         metavar="[CORPUS] LIST",
-        help="Corpus folder [default: corpus]; CSV, JSON lines or Parquet: sample_id, or dataset "
+        help="Corpus folder (default: corpus); CSV, JSON lines or Parquet: sample_id, or dataset "
         "with case_id or patient_id; and reason.",
     ),
     corpus: Path | None = CORPUS,

@@ -25,7 +25,7 @@ _NAME_WIDTH = 36  # the longest ids; longer text is folded
 SOURCE = typer.Option(None, help="Folder of catalogue entries; default: the bundled ones.")
 ROOT = typer.Option(None, help="Where the datasets lie; default: $SAMMED_DATA or ./data.")
 # a corpus is an argument or --corpus, as one likes; the latter is what train and bench take
-PLACE = typer.Argument(None, metavar="[CORPUS]", help="Corpus folder. [default: corpus]")
+PLACE = typer.Argument(None, metavar="[CORPUS]", help="Corpus folder; default: corpus.")
 CORPUS = typer.Option(None, "--corpus", help="The same as the argument.")
 
 

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from sammed_data.cli_common import CORPUS, PLACE, one_corpus, split_names
+from sammed_data.cli_common import CORPUS, one_corpus, split_names
 from sammed_data.types import UsageError, nearest
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sammed_data.export import Writer
 
 
@@ -21,9 +23,11 @@ def register(app: typer.Typer) -> None:
 
 
 def export(
-    out: Path = typer.Argument(help="Folder to make."),
-    place: Path | None = PLACE,
+    words: list[Path] = typer.Argument(
+        None, metavar="[OUT] [CORPUS]", help="Folder to make; corpus folder (default: corpus)."
+    ),
     corpus: Path | None = CORPUS,
+    out_: Path | None = typer.Option(None, "--out", help="Folder to make, where not OUT."),
     format_: str = typer.Option("sam-med2d", "--format", help="sam-med2d, nnunet or coco."),
     dataset: str | None = typer.Option(None, help="Dataset ids, separated by commas."),
     split: str | None = typer.Option(None, help="Splits, separated by commas."),
@@ -37,13 +41,14 @@ def export(
 
       sammed data export data_demo --format sam-med2d
 
-      sammed data export nnUNet_raw --format nnunet --dataset hc18 --number 18
+      sammed data export corpus --out nnUNet_raw --format nnunet --dataset hc18 --number 18
     """
     from sammed_data.corpus import SPLITS, VIEWS, Corpus
     from sammed_data.export import Chosen, count
     from sammed_data.export import export as run_export
     from sammed_data.talk import answer, record_command
 
+    out, folder = _places(words or [], out_, corpus)
     if view not in VIEWS:
         raise UsageError(f"unknown view {view!r}; {nearest(view, VIEWS)}")
     chosen = Chosen(
@@ -51,7 +56,7 @@ def export(
         splits=tuple(split_names(split)) or SPLITS,
         view=VIEWS[view],
     )
-    writer, opened = _writer(format_, number), Corpus(one_corpus(place, corpus))
+    writer, opened = _writer(format_, number), Corpus(folder)
     if dry_run:
         written = count(opened, out, chosen)
     else:
@@ -64,6 +69,18 @@ def export(
     for what, n in sorted(written.lost.items()):
         if n:
             typer.echo(f"not in this layout: {n} {what}")
+
+
+def _places(words: Sequence[Path], out: Path | None, corpus: Path | None) -> tuple[Path, Path]:
+    """Where to write, and the corpus: OUT [CORPUS], or [CORPUS] with --out."""
+    left = list(words)
+    if out is None:
+        if not left:
+            raise UsageError("expected the folder to make, found none: name it, or give --out")
+        out = left.pop(0)
+    if len(left) > 1:
+        raise UsageError(f"expected one corpus, found {' and '.join(map(str, left))}")
+    return out, one_corpus(left[0] if left else None, corpus)
 
 
 def _writer(name: str, number: int) -> Writer:

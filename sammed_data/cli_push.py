@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
 def push(
     words: list[str] = typer.Argument(
         metavar="[CORPUS] REPOSITORY",
-        help="Corpus folder [default: corpus]; dataset repository as OWNER/NAME.",
+        help="Corpus folder (default: corpus); dataset repository as OWNER/NAME.",
     ),
     corpus: Path | None = CORPUS,
     dry_run: bool = typer.Option(

@@ -83,6 +83,11 @@ def test_prose_flows_and_commands_keep_their_lines():
     assert lines.count("Kept:") == lines.count("as written") == 1
 
 
+@pytest.mark.parametrize("verb", ["audit", "trace", "export", "push", "exclude"])
+def test_the_corpus_taken_by_default_is_said(verb):
+    assert "default: corpus" in " ".join(re.sub("[│╭╰]", "", shown("data", verb)).split())
+
+
 def test_the_extra_that_onnx_needs_is_not_taken_for_markup():
     assert "sammed[onnx]" in "".join(shown("export-onnx").split())
 

@@ -135,11 +135,17 @@ def test_a_corpus_is_named_by_argument_or_option(made: Path, tmp_path: Path) -> 
         ["describe", "--corpus", corpus],
         ["export", str(tmp_path / "e"), corpus, "--dry-run"],
         ["export", str(tmp_path / "e"), "--corpus", corpus, "--dry-run"],
+        ["export", corpus, "--out", str(tmp_path / "e"), "--dry-run"],
+        ["export", "--out", str(tmp_path / "e"), "--corpus", corpus, "--dry-run"],
     ):
         run = CliRunner().invoke(app, call)
         assert run.exit_code == 0, run.output
-    run = CliRunner().invoke(app, ["describe", corpus, "--corpus", str(tmp_path)])
-    assert isinstance(run.exception, UsageError)
+    for call in (
+        ["describe", corpus, "--corpus", str(tmp_path)],
+        ["export", "--corpus", corpus],
+        ["export", corpus, corpus, "--out", str(tmp_path / "e")],
+    ):
+        assert isinstance(CliRunner().invoke(app, call).exception, UsageError)
 
 
 def test_a_dataset_without_test_patients_is_said(made: Path) -> None:
