@@ -217,6 +217,11 @@ def _doubled(x_BhwC: Tensor, weight_IO44: Tensor) -> Tensor:
     cells = taps.new_zeros(batch, height + 1, width + 1, 2, 2, taps.shape[-1])
     for a in range(2):
         for b in range(2):
-            cells[:, a : a + height, b : b + width] += taps[:, :, :, a, :, b]
+            part = taps[:, :, :, a, :, b]
+            if torch.compiler.is_compiling():
+                # Sums into slices would be compiled as conditions within conditions: minutes.
+                cells = cells + functional.pad(part, (0, 0) * 3 + (b, 1 - b, a, 1 - a))
+            else:
+                cells[:, a : a + height, b : b + width] += part
     pixels = cells.transpose(2, 3).reshape(batch, 2 * height + 2, 2 * width + 2, -1)
     return pixels[:, 1:-1, 1:-1]
