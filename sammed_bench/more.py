@@ -18,6 +18,7 @@ from sammed_bench import (
     seen_tables,
     speed,
     speed_table,
+    worst,
 )
 from sammed_bench.paper_values import published
 from sammed_bench.reading import Section, cuts, failures_table
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _NAMES = (
-    *(ranks.NAME, offsets.NAME, *level_tables.NAMES.values(), seeds.NAME),
+    *(worst.NAME, ranks.NAME, offsets.NAME, *level_tables.NAMES.values(), seeds.NAME),
     *(seen_tables.NAME, speed_table.NAME, "failures"),
 )
 _FOLDED = (ranks.NAME, *level_tables.NAMES.values())

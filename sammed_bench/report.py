@@ -30,6 +30,7 @@ from sammed_bench.scores import read_scores
 from sammed_bench.seen_tables import judged, with_seen
 from sammed_bench.statistics import LEVEL, MIN_CLUSTERS
 from sammed_bench.tables import TRIVIAL, Table
+from sammed_bench.worst import worst_table
 from sammed_data.types import UsageError
 
 # A figure that is wider has a line of its own.
@@ -123,6 +124,7 @@ def load_report(results: Path, beside: Sequence[Path] = ()) -> Report:
     long = [with_seen(t, lineage, could) if t.name in SEEN_IN else t for t in long]
     overall = next(table for table in long if table.name == "overall")
     long += more_tables(results, rows, overall, models, record=record, beside=beside)
+    long += [table for table in (worst_table(long),) if table.rows]
     kinds = tables.kinds_of(rows)
     stamp = stamp_of(results, rows, models)
     trivial = set(rows.loc[rows["kind"] == TRIVIAL, "model"])

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import tiny_corpus
 
-from sammed_bench import ranks, seeds, speed, tables
+from sammed_bench import ranks, seeds, speed, tables, worst
 from sammed_bench.bench import BenchConfig, bench
 from sammed_bench.report import write_report
 from sammed_bench.scores import read_scores
@@ -68,6 +68,21 @@ def test_ranks_are_sure_where_models_are_apart_and_unsure_where_they_are_not():
     few = ranks.rank_table(tables.prepare(_rows(8, {"a": 0.5, "b": 0.8}))).rows
     assert [line["rank_low"] for line in few] == [None, None]
     assert ranks.ranks(np.array([[0.5, 0.7, 0.5]])).tolist() == [[2.5, 1, 2.5]]
+
+
+def test_the_worst_group_stands_beside_the_mean_and_few_patients_name_none():
+    rows = _rows(24, {"a": 0.8})
+    rows.loc[rows["modality"] == "mr", "dice"] -= 0.3
+    rows.loc[rows["patient_id"].isin(["p1", "p2"]), ["dataset", "dice"]] = ["few", 0.0]
+    long = tables.all_tables(rows)
+    lines = {line["by"]: line for line in worst.worst_table(long).rows}
+    low, mean = rows[rows["modality"] == "mr"]["dice"].mean(), rows["dice"].mean()
+    assert set(lines) == {"modality", "size"}  # one organ; the second dataset has two patients
+    assert lines["modality"]["worst"] == "mr"
+    assert lines["modality"]["dice"] == pytest.approx(low)
+    assert lines["modality"]["difference"] == pytest.approx(low - mean)
+    assert lines["modality"]["patients"] == 8
+    assert worst.worst_table(tables.all_tables(_rows(4, {"a": 0.8}))).rows == []
 
 
 def test_a_method_is_three_training_seeds():
