@@ -25,8 +25,10 @@ _DISK_GB, _MEMORY_GB, _SHARED_GB, _OPEN_FILES = 10.0, 8.0, 1.0, 1024
 # What each extra brings, by the module that shows it is there.
 _EXTRAS = {
     "app": ("fastapi", "sammed app"),
+    "mat": ("h5py", "mat files of version 7.3"),
     "onnx": ("onnxruntime", "sammed export-onnx"),
     "ray": ("ray", "build and bench --engine ray"),
+    "sam2": ("sam2", "SAM 2 as a model"),
     "tensorboard": ("tensorboard", "train --tensorboard"),
 }
 _CV2_PACKAGES = ("opencv-python", "opencv-python-headless", "opencv-contrib-python",
@@ -291,11 +293,10 @@ def _disk(here: Path) -> Iterator[Finding]:
 
 def _left_overs(here: Path) -> Iterator[Finding]:
     """Work that was interrupted, and how to go on."""
-    for staging in sorted(here.glob("*/.partial")):
-        if any(staging.iterdir()):
-            yield Finding(name="unfinished build", state="note", found=str(staging.parent.name),
-                          advice=f"sammed data status {staging.parent.name}; the same build "
-                          "command goes on")  # fmt: skip
+    for note in sorted(here.glob("*/.partial/plan.json")):  # notes of shards stay, this one goes
+        name = note.parent.parent.name
+        advice = f"sammed data status {name}; the same build command goes on"
+        yield Finding(name="unfinished build", state="note", found=name, advice=advice)
     for run in sorted((here / "runs").glob("*/config.json")):
         if not (run.parent / "run.json").exists():
             yield Finding(name="unfinished training", state="note", found=str(run.parent.name),

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import tomllib
 from collections import namedtuple
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 import sammed
 from sammed_app import doctor
+from sammed_data.build import build
+from sammed_data.phantom import write_phantoms
 
 
 def found(name, here=None):
@@ -69,8 +73,23 @@ def test_a_full_disk_and_a_missing_data_folder(monkeypatch, tmp_path):
     assert data.state == "problem"
 
 
+def test_a_finished_build_is_no_left_over(tmp_path):
+    write_phantoms(tmp_path, n_patients=4, only=("phantom_derm",))
+    build(tmp_path / "catalogs", tmp_path / "data", tmp_path / "corpus")
+    assert (tmp_path / "corpus" / ".partial").is_dir()
+    assert found("unfinished build", tmp_path) == []
+
+
+def test_every_extra_of_use_is_known():
+    declared = tomllib.loads((Path(sammed.__file__).parent / "pyproject.toml").read_text())
+    extras = set(declared["project"]["optional-dependencies"]) - {"dev", "docs"}
+    assert extras == set(doctor._EXTRAS)
+
+
 def test_interrupted_work_is_named_with_the_command_that_goes_on(tmp_path):
     (tmp_path / "corpus" / ".partial").mkdir(parents=True)
+    assert found("unfinished build", tmp_path) == []
+    (tmp_path / "corpus" / ".partial" / "test--a-00000.json").write_text("{}")  # also when done
     assert found("unfinished build", tmp_path) == []
     (tmp_path / "corpus" / ".partial" / "plan.json").write_text("{}")
     (tmp_path / "runs" / "001-lora").mkdir(parents=True)
