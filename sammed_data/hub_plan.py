@@ -29,6 +29,7 @@ from sammed_data.licenses import (
     grounds,
     load_decisions,
     standing,
+    unsure,
 )
 from sammed_data.manifest import make_card, make_manifest
 from sammed_data.plan import BuildOptions
@@ -175,10 +176,7 @@ def _refusal(found: Standing, restricted: bool, of_rows: frozenset[str]) -> str:
     if restricted:
         return "its data are restricted (`privacy: restricted`): they never leave the site by push"
     if not found.known:
-        return (
-            f"its licence is not known for sure ({found.license}): read it at {found.evidence} and "
-            f"sign it in {DECISIONS_FILE} (`sammed data licenses --write` makes the form)"
-        )
+        return f"{unsure(found)} (`sammed data licenses --write` makes the form)"
     if not found.redistribute:
         who = f" (signed: {found.signed_by})" if found.signed_by else ""
         return f"its licence {found.license} does not allow slices to be passed on{who}"

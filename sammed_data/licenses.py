@@ -227,13 +227,19 @@ def signed_entry(entry: CatalogEntry, decisions: Mapping[str, Decision]) -> Cata
     )
 
 
+def unsure(found: Standing) -> str:
+    """That nobody is sure of a licence, where it can be read, and what to do then."""
+    place = found.evidence if "://" in found.evidence else f"its source ({found.evidence})"
+    return (
+        f"its licence is not known for sure ({found.license}): read it at {place} and sign it in "
+        f"{DECISIONS_FILE}"
+    )
+
+
 def refusal(words: Sequence[str], found: Standing) -> str:
     """Why a filter leaves a dataset out."""
     if not found.known:
-        return (
-            f"its licence is not known for sure ({found.license}): read it at {found.evidence} and "
-            f"sign it in {DECISIONS_FILE}, or ask for `unknown` as well"
-        )
+        return f"{unsure(found)}, or ask for `unknown` as well"
     return f"its licence {found.license} is not among {', '.join(words)}"
 
 

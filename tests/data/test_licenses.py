@@ -22,6 +22,7 @@ from sammed_data.licenses import (
     digest,
     load_decisions,
     standing,
+    unsure,
 )
 from sammed_data.phantom import write_phantoms
 from sammed_data.recipe import read_recipe
@@ -76,6 +77,15 @@ def test_unknown_passes_no_filter_unless_it_is_named():
     assert not admits(["unknown"], open_)
     assert not admits(["redistribute"], closed)
     assert admits(["known"], closed)
+
+
+def test_where_a_licence_can_be_read_is_an_address_or_words():
+    doubted = entry("unknown", "low")
+    assert f"read it at {doubted.license_evidence or doubted.homepage} and sign" in unsure(
+        standing(doubted, {})
+    )
+    own = doubted.model_copy(update={"license_evidence": "", "homepage": "own data"})
+    assert "read it at its source (own data) and sign it" in unsure(standing(own, {}))
 
 
 def test_a_signed_decision_wins_over_the_catalogue(tmp_path: Path):
