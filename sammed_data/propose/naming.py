@@ -17,6 +17,7 @@ from sammed_data.types import CatalogError, UsageError, nearest
 UNNAMED = "unnamed_object"
 _BACKGROUND = ("background", "bg", "clear label", "void", "none", "0")
 _PLACES = word_set("left right gtv ctv ptv mass upper lower anterior posterior")
+_UNSEEN = "told by --labels, but no label file that was looked at has it"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,13 +99,17 @@ def find_labels(
         found, comment, doubt = resolve(name, context, ontology, alone=len(names) == 1)
         labels[raw] = found
         if how == "told":
-            comment, doubt = "", "low"
+            seen = coding.type not in ("index", "values") or raw in coding.values
+            comment, doubt = ("", "low") if seen else (_UNSEEN, "medium")
         if comment:
             comments[raw] = comment
         doubts.append(doubt)
     sources = sorted({how for _, how in names.values() if how}) or ["nothing in the data"]
     sources = ["--labels" if how == "told" else how for how in sources]
     unsure = f"; {len(comments)} of {len(labels)} in doubt" if comments else ""
+    unused = [raw for raw in given if raw not in names]
+    comments |= dict.fromkeys(unused, _UNSEEN)
+    doubts += ["medium"] * bool(unused)
     return Labels(
         labels=labels,
         comments=comments,

@@ -281,6 +281,12 @@ def test_answers_settle_doubts(tmp_path):
     assert "high" not in doubts.values()
 
 
+def test_a_told_label_that_no_file_has_is_said(tmp_path):
+    entry, doubts, _, proposal = only(folders.pairs(tmp_path), labels="1=liver,7=spleen")
+    assert (entry.labels, doubts["labels"]) == ({"1": "liver"}, "medium")
+    assert "no label file" in proposal.label_comments["7"]
+
+
 def test_patterns_of_the_user(tmp_path):
     root = folders.pairs(tmp_path, image="a/q{}.png", mask="b/{}-z.png")
     entry, doubts, cases, _ = only(root, images="a/q{n}.png", masks="b/{n}-z.png")
