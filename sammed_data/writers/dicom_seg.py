@@ -124,8 +124,8 @@ def _sources(source: Path) -> list[Any]:
     planes = [frame_plane(data, 0) for data in found]
     if not found or any(plane is None for plane in planes) or "FrameOfReferenceUID" not in found[0]:
         raise ReadError(
-            f"{source}: expected DICOM images with a place in the patient, found none; write PNG "
-            "(--format png)"
+            f"{source}: expected DICOM images with a place in the patient, found none; write the "
+            "format of the input (a folder as --out), or PNG (--format png)"
         )
     first = planes[0]
     normal = np.cross(first[1][:, 1], first[1][:, 0]) if first is not None else np.zeros(3)

@@ -164,6 +164,8 @@ def test_itk_finds_the_mask_where_it_finds_the_image(tmp_path, predictor):
     truth = ball_ijk()
     path = _nifti(tmp_path / "scan.nii.gz", image_of(truth), oblique_flipped())
     coarse = _nifti(tmp_path / "coarse.nii.gz", truth.astype(np.uint8), oblique_flipped())
+    with pytest.raises(ReadError, match=r"found none; write the format of the input"):
+        run(Options(inputs=(path,), out=tmp_path / "m.dcm", coarse=coarse), predictor)
     run(Options(inputs=(path,), out=tmp_path / "m.nii.gz", coarse=coarse), predictor)
     image, mask = (sitk.ReadImage(str(tmp_path / n)) for n in ("scan.nii.gz", "m.nii.gz"))
     assert mask.GetSize() == image.GetSize()
