@@ -106,7 +106,7 @@ def test_files_of_a_fold_are_apart_and_the_curve_is_nested(script, samples, tmp_
 def test_queue_does_the_first_seed_of_everything_first(script):
     ids = [task.id for task in script.queue(script.Grid())]
     trained = [i for i in dict.fromkeys(ids) if not i.endswith("/start")]
-    assert len(trained) == 3 * (5 * 6 + 6 + 12 + 16) + 12
+    assert len(trained) == 3 * (5 * 6 + 6 + 12 + 16 + 12)
     assert {i.rsplit("/", 1)[1] for i in trained[:64]} == {"seed0"}
     assert len([i for i in trained if i.startswith("b-mends")]) == 3 * 16
 
