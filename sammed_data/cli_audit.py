@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from sammed_data.cli_common import CORPUS, PLACE, corpus_and, one_corpus
+from sammed_data.types import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -112,7 +113,8 @@ def exclude(
     folder, listed = corpus_and(words, corpus, "LIST")
     applied = apply_list(folder, read_list(Path(listed)), key_file=key, dry_run=dry_run)
     lines = excluded_lines(Corpus(folder))
-    typer.echo(f"{applied.known} entries name something in {folder}, {applied.unknown} do not")
+    listing = counted(applied.known + applied.unknown, "entry", "entries")
+    typer.echo(f"{listing}: {applied.known} found in {folder}, {applied.unknown} not")
     if dry_run:
         typer.echo(f"nothing was written; the list of {folder} is as it was")
     for line in lines:
@@ -164,7 +166,8 @@ def withdraw(
     done = take_out(folder, dataset, stored, reason, typed=name)
     answer({"dry_run": False} | asdict(done))
     typer.echo(
-        f"withdrawn: {done.cases} cases, {done.images} images with {done.masks} masks; rewritten: "
+        f"withdrawn: {counted(done.cases, 'case')}, {counted(done.images, 'image')} with "
+        f"{counted(done.masks, 'mask')}; rewritten: "
         f"{', '.join(done.shards)}; content {done.content_sha256[:16]}"
     )
 

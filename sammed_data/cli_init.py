@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from sammed_data.cli_common import QUARANTINED, new_console
-from sammed_data.types import UsageError
+from sammed_data.types import UsageError, counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -130,8 +130,9 @@ def _asked(
             f"{q.key} of {p.entry['id']} (guess: {q.value[:60]}; {q.evidence[:80]}): {q.flag}"
             for p, q in is_open[:6]
         )
+        those = counted(len(is_open), "question is", "questions are")
         raise UsageError(
-            f"{len(is_open)} questions are open and there is no terminal to ask on: {first}; "
+            f"{those} open and there is no terminal to ask on: {first}; "
             "answer by these flags (with --group NAME where there are several groups), or take the "
             "guesses with --yes"
         )

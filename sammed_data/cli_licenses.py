@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from sammed_data.cli_common import CORPUS, one_corpus, split_names
-from sammed_data.types import UsageError
+from sammed_data.types import UsageError, counted
 
 if TYPE_CHECKING:
     from sammed_data.licenses import Standing
@@ -100,7 +100,7 @@ def _print(found: list[Standing]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{len(found)} datasets", title_justify="left")
+    table = Table(title=counted(len(found), "dataset"), title_justify="left")
     for column in ("id", "licence", "confidence", "pass on", "commercial"):
         table.add_column(column, overflow="fold")
     said = {True: "yes", False: "no", None: "unknown"}

@@ -10,6 +10,7 @@ from pathlib import Path
 from sammed_data.corpus import Corpus
 from sammed_data.exclude import Exclusion, save
 from sammed_data.privacy import Pseudonyms, read_key
+from sammed_data.types import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,5 +99,5 @@ def excluded_lines(corpus: Corpus) -> list[str]:
     total = f"excluded by exclude.csv: {images.total():,} images with {masks.total():,} masks"
     lines = [total, *lines]
     if gone:
-        lines.append(f"withdrawn: {len(gone)} patients, whose rows are gone")
+        lines.append(f"withdrawn: {counted(len(gone), 'patient')}, whose rows are gone")
     return lines

@@ -67,6 +67,11 @@ def nearest(name: str, known: Iterable[str], n: int = 3) -> str:
     return f"known names: {shown or 'none'}"
 
 
+def counted(n: int, one: str, many: str = "") -> str:
+    """A number with its noun: ``1 case``, ``2,000 cases``; ``many`` where no s makes it."""
+    return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Geometry:
     """Where the voxels of a volume lie.

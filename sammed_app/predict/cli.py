@@ -215,6 +215,8 @@ def _status(*, quiet: bool) -> Any:
 
 
 def _show(report: Report, model: str, *, dry_run: bool, as_json: bool) -> None:
+    from sammed_data.types import counted
+
     if as_json:
         from dataclasses import asdict
 
@@ -244,6 +246,7 @@ def _show(report: Report, model: str, *, dry_run: bool, as_json: bool) -> None:
             )
             for way, why in one["following_ended"].items():
                 typer.echo(f"    {way}: {why}")
-        typer.echo(f"  {image['files'][0]} ({len(image['files'])} files, {image['seconds']:.1f} s)")
+        many = counted(len(image["files"]), "file")
+        typer.echo(f"  {image['files'][0]} ({many}, {image['seconds']:.1f} s)")
     for failed in report.failed:
         typer.echo(f"failed: {failed['image']}: {failed['error']}", err=True)

@@ -209,7 +209,7 @@ def test_a_withdrawal_that_cannot_be_done_is_a_sentence(corpus):
     done = fakes.call_cli("data", "withdraw", corpus, "--patient", "p004", "--reason", "x")
     assert done.returncode == 2
     done = fakes.call_cli("data", "withdraw", corpus, "--patient", "fake_mr:p004", "--reason", "x")
-    assert (done.returncode, "1 cases, 5 images" in done.stdout) == (0, True)
+    assert (done.returncode, "1 case, 5 images" in done.stdout) == (0, True)
 
 
 def test_the_last_patient_cannot_be_withdrawn(tmp_path):
@@ -255,3 +255,11 @@ def test_a_second_withdrawal_says_that_the_rows_are_gone(corpus):
     unknown = fakes.call_cli(*args, "fake_mr:nobody")
     assert unknown.returncode == 2
     assert "no patient 'nobody'" in unknown.stderr  # what was typed, not its digest
+
+
+def test_a_number_has_the_noun_it_wants():
+    from sammed_data.types import counted
+
+    assert [counted(1, "case"), counted(0, "case"), counted(2000, "entry", "entries")] == [
+        "1 case", "0 cases", "2,000 entries",
+    ]  # fmt: skip
