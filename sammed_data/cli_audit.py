@@ -35,7 +35,7 @@ def audit(
     ),
     workers: int = typer.Option(0, min=0, help="Processes that read shards; 0 = one a core."),
     planted: int = typer.Option(
-        100, help="Pictures of which altered copies are planted to measure the search."
+        100, help="Pictures of which copies are planted to measure the search; 30 get defects too."
     ),
     tables: int = typer.Option(16, help="Tables of the search; more find more, and take longer."),
     scratch: Path | None = typer.Option(

@@ -13,7 +13,8 @@ from sammed_data.corpus import MaskRow, Row
 
 WHOLE_SHARE, INVERTED_SHARE = 0.98, 0.5
 _FLAT_SHARE = 0.999
-_MASK_IOU = 0.9
+# An image that is a mask: so many pixels near its darkest or brightest, its bright part so alike.
+_TWO_ENDS, _MASK_IOU = 0.97, 0.9
 _MIN_PEERS = 8
 # A turned outline must lie on edges this sharp, sharper by this than the true one (logs).
 _SHARP, _TURNED = 0.15, 0.25
@@ -32,6 +33,13 @@ MASK = np.dtype(
         ("inverted", "?"), ("edge", "<f4"), ("turns", "<f4", (len(TURNS),)),
     ]
 )  # fmt: skip
+# row, mask: the first of n. edge, turns: means over them; spread: of turns.
+CASE = np.dtype(
+    [
+        ("case", "<i4"), ("dataset", "<i4"), ("row", "<i4"), ("mask", "<i4"), ("n", "<i4"),
+        ("edge", "<f8"), ("turns", "<f8", (len(TURNS),)), ("spread", "<f8", (len(TURNS),)),
+    ]
+)  # fmt: skip
 
 
 def image_defect(row: Row) -> str | None:
@@ -43,12 +51,15 @@ def image_defect(row: Row) -> str | None:
         return "constant-image"
     if np.count_nonzero(counts) == 2:
         return "image-is-mask"
-    if np.count_nonzero(counts) > 8:
+    low, high = int(plain.min()), int(plain.max())
+    rim = (high - low) // 8  # JPEG spreads the two values of a mask about so far
+    ends = counts[: low + rim + 1].sum() + counts[high - rim :].sum()
+    if np.count_nonzero(counts) > 8 and ends < _TWO_ENDS * plain.size:
         return None
     drawn = np.zeros(plain.shape, bool)
     for mask in row.masks:
         drawn |= np.asarray(mask.mask_HW)
-    bright = plain > (int(plain.min()) + int(plain.max())) / 2
+    bright = plain > (low + high) / 2
     iou = (drawn & bright).sum() / max(int((drawn | bright).sum()), 1)
     return "image-is-mask" if iou >= _MASK_IOU else None
 
@@ -118,6 +129,20 @@ def mask_defects(
     masks_M: NDArray[Any], case_of_row: NDArray[np.int32], dataset_of_case: NDArray[np.int32]
 ) -> list[tuple[str, int, int, str]]:
     """(kind, row, mask, detail) of masks that are wrong, and of one mask of each wrong case."""
+    found = by_area(masks_M)
+    cases_C = by_case(masks_M, case_of_row, dataset_of_case)
+    for dataset in np.unique(cases_C["dataset"]):
+        own = cases_C[cases_C["dataset"] == dataset]
+        usual = Usual(own)
+        for case in own:
+            said = usual.says(case)
+            if said:
+                found.append(("mask-unlike-image", int(case["row"]), int(case["mask"]), said))
+    return found
+
+
+def by_area(masks_M: NDArray[Any]) -> list[tuple[str, int, int, str]]:
+    """(kind, row, mask, detail) of whole-image and inverted masks."""
     found = [
         ("whole-image-mask", int(m["row"]), int(m["mask"]), f"{m['area']:.1%} of the picture")
         for m in masks_M[masks_M["area"] >= WHOLE_SHARE]
@@ -127,7 +152,7 @@ def mask_defects(
          f"{m['area']:.1%} of the picture, along its whole border")
         for m in masks_M[masks_M["inverted"]]
     ]  # fmt: skip
-    return found + _unlike(masks_M, case_of_row, dataset_of_case)
+    return found
 
 
 def unjudged(
@@ -142,36 +167,43 @@ def unjudged(
     ]
 
 
-def _unlike(
+def by_case(
     masks_M: NDArray[Any], case_of_row: NDArray[np.int32], dataset_of_case: NDArray[np.int32]
-) -> list[tuple[str, int, int, str]]:
-    """Cases whose masks lie off the edges of their image, judged beside their dataset."""
+) -> NDArray[Any]:
+    """(C,) see ``CASE``: the cases that have masks whose outlines can be judged."""
     usable = masks_M[(masks_M["area"] < INVERTED_SHARE) & ~masks_M["inverted"]]
     if not len(usable):
-        return []
+        return np.empty(0, CASE)
     cases = case_of_row[usable["row"]]
     order = np.argsort(cases, kind="stable")
     usable, cases = usable[order], cases[order]
     starts = np.flatnonzero(np.r_[True, cases[1:] != cases[:-1]])
     sizes = np.diff(np.r_[starts, len(cases)])
-    edge = np.add.reduceat(usable["edge"].astype(np.float64), starts) / sizes
     turns = usable["turns"].astype(np.float64)
     mean = np.add.reduceat(turns, starts) / sizes[:, None]
-    spread = np.sqrt(np.maximum(np.add.reduceat(turns**2, starts) / sizes[:, None] - mean**2, 0))
-    datasets = dataset_of_case[cases[starts]]
-    found = []
-    for dataset in np.unique(datasets):
-        own = np.flatnonzero(datasets == dataset)
-        middle = float(np.median(edge[own]))
-        scale = max(1.4826 * float(np.median(np.abs(edge[own] - middle))), 0.05)
-        usual = np.median(mean[own], axis=0)
-        for number in own:
-            said = _verdict(edge[number], (edge[number] - middle) / scale, mean[number],
-                            spread[number], int(sizes[number]), usual, len(own))  # fmt: skip
-            if said:
-                first = usable[starts[number]]
-                found.append(("mask-unlike-image", int(first["row"]), int(first["mask"]), said))
+    square = np.add.reduceat(turns**2, starts) / sizes[:, None]
+    found = np.empty(len(starts), CASE)
+    found["case"], found["dataset"] = cases[starts], dataset_of_case[cases[starts]]
+    found["row"], found["mask"], found["n"] = usable["row"][starts], usable["mask"][starts], sizes
+    found["edge"] = np.add.reduceat(usable["edge"].astype(np.float64), starts) / sizes
+    found["turns"], found["spread"] = mean, np.sqrt(np.maximum(square - mean**2, 0))
     return found
+
+
+class Usual:
+    """How the masks of a dataset's cases (C,) usually lie, beside which one case is judged."""
+
+    def __init__(self, cases_C: NDArray[Any]) -> None:
+        self.peers = len(cases_C)
+        self.middle = float(np.median(cases_C["edge"]))
+        self.scale = max(1.4826 * float(np.median(np.abs(cases_C["edge"] - self.middle))), 0.05)
+        self.turns = np.median(cases_C["turns"], axis=0)
+
+    def says(self, case: Any) -> str:
+        """What is wrong with the masks of a case, a row of ``by_case``; empty if nothing is."""
+        outlier = (case["edge"] - self.middle) / self.scale
+        return _verdict(case["edge"], outlier, case["turns"], case["spread"], int(case["n"]),
+                        self.turns, self.peers)  # fmt: skip
 
 
 def _verdict(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from sammed_data.audit.planted import Recall, wilson
 from sammed_data.audit.scan import CaseKey
+from sammed_data.audit.spoilt import Spoilt
 
 Place = tuple[int, int]  # (shard, row in it)
 
@@ -125,7 +126,13 @@ class Search:
 
 @dataclass(frozen=True, kw_only=True)
 class Audit:
-    """The whole result; ``notes`` say what could not be looked at."""
+    """The whole result.
+
+    Attributes:
+        excluded: images that ``exclude.csv`` leaves out.
+        spoilt: defects that were planted, and how many of them the checks find.
+        notes: what could not be looked at.
+    """
 
     images: int
     masks: int
@@ -136,6 +143,7 @@ class Audit:
     groups: tuple[OverlapGroup, ...]
     defects: tuple[Defect, ...]
     search: Search
+    spoilt: tuple[Spoilt, ...]
     notes: tuple[str, ...]
     seconds: dict[str, float]
 

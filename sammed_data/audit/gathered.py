@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sammed_data.audit.defects import MASK
 from sammed_data.audit.fingerprints import VIEWS, WORDS
 from sammed_data.audit.scan import ROW, CaseKey, ScanTask, ShardScan, load, scan_shard
-from sammed_data.corpus import Corpus
+from sammed_data.corpus import Corpus, Row
 from sammed_data.engine import run_tasks
 
 _HELD_IMAGES = 256
@@ -93,6 +93,10 @@ class Gathered:
     def place(self, row: int) -> tuple[int, int]:
         """(shard, row in it)."""
         return int(self.rows_N["shard"][row]), int(self.rows_N["position"][row])
+
+    def row(self, row: int) -> Row:
+        """A row with its picture and masks, read anew."""
+        return self.corpus.at(*self.place(row))
 
     def image(self, row: int) -> NDArray[np.uint8]:
         """The picture of a row; the last ones stay in memory."""

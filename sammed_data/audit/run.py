@@ -14,6 +14,7 @@ from sammed_data.audit.findings import Audit, Defect, Search
 from sammed_data.audit.gathered import Gathered, gather
 from sammed_data.audit.leaks import overlap_groups, two_sides
 from sammed_data.audit.near import TABLES
+from sammed_data.audit.spoilt import SAMPLE, plant_defects
 from sammed_data.audit.volumes import Marks, near_volumes, read_marks, same_voxels, volume_recalls
 from sammed_data.corpus import Corpus
 from sammed_data.types import UsageError
@@ -27,7 +28,8 @@ class AuditOptions:
 
     Attributes:
         workers: processes that read shards.
-        planted: pictures of which copies are planted, six of each.
+        planted: pictures of which copies are planted, six of each; up to 30 of so many rows and
+            cases are spoilt to measure the search for defects.
         tables: of the search; more find more and take longer.
         scratch: where arrays go while the audit runs (some 400 bytes a picture); None = the
             system's temporary folder.
@@ -89,6 +91,8 @@ def audit_corpus(
         lap("volumes")
         defects = _defects(found)
         lap("defects")
+        spoilt = plant_defects(found, min(chosen.planted, SAMPLE))
+        lap("planted defects")
     listed = worst_first(pairs)
     search = Search(
         recalls=pictures.recalls(), right=pictures.right, wrong=pictures.wrong, volumes=recalls,
@@ -106,6 +110,7 @@ def audit_corpus(
         groups=overlap_groups(corpus.manifest, found.cases, listed),
         defects=defects,
         search=search,
+        spoilt=spoilt,
         notes=_notes(found, marks),
         seconds=seconds,
     )

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from sammed_data.audit.findings import Audit, Pair, Search
-from sammed_data.audit.planted import Recall
+from sammed_data.audit.planted import Recall, wilson
+from sammed_data.audit.spoilt import KINDS, Spoilt
 from sammed_data.corpus import Corpus
 from sammed_data.describe import Table
 from sammed_data.types import CorpusError
@@ -22,13 +23,14 @@ _PROPOSAL = ("dataset", "patient_id", "reason")
 
 
 def tables(audit: Audit) -> list[Table]:
-    """What was found, counted, and how the search does on planted copies."""
+    """What was found, counted, and how the searches do on what was planted."""
     found = [
         _recall_table("Planted pictures: copies found by the same search", audit.search.recalls)
     ]
     if any(r.planted for r in audit.search.volumes):
         title = "Planted volumes: fingerprints that stay near (restacked from stored slices)"
         found.append(_recall_table(title, audit.search.volumes))
+    found.append(_spoilt_table(audit.spoilt))
     if audit.pairs:
         found.append(_pair_table(audit.pairs))
     if audit.two_sides:
@@ -59,6 +61,19 @@ def _recall_table(title: str, recalls: Sequence[Recall]) -> Table:
             for r in recalls
         ),
     )
+
+
+def _spoilt_table(spoilt: Sequence[Spoilt]) -> Table:
+    return Table(
+        title="Planted defects: found by the same checks",
+        columns=("defect", "planted as", "planted", "found", "recall", "95 % interval",
+                 "found untouched"),
+        rows=tuple(
+            (s.defect, s.how, s.planted, s.found, _share(s.found, s.planted),
+             s.why_not or _interval(s.interval), f"{s.alarms} of {s.untouched}")
+            for s in spoilt
+        ),
+    )  # fmt: skip
 
 
 def _pair_table(pairs: Sequence[Pair]) -> Table:
@@ -94,8 +109,8 @@ def sentences(audit: Audit) -> list[str]:
         f"same cases across splits: {_count(len(leaks))} found {at}",
         f"same cases of two patients within a split: {_count(len(near))} found {at}",
         f"patients on two sides: {_count(len(audit.two_sides))} found (by patient_id, exact)",
-        f"defects: {_count(len(audit.defects))} found",
     ]
+    lines += [_defect_words(kind, audit) for kind in KINDS]
     lines += [
         f"may leak: {', '.join(g.trained)} (train) and {', '.join(g.tested)} share patients by "
         f"their catalogue entries; {_count(g.found)} of their cases found to be the same"
@@ -110,6 +125,21 @@ def sentences(audit: Audit) -> list[str]:
     if search.flat:
         lines.append(f"{search.flat:,} images have no shape and were not compared")
     return [*lines, *audit.notes]
+
+
+def _defect_words(kind: str, audit: Audit) -> str:
+    """`kind: none found at recall x (low to high): n of m planted ones are`, and what was not."""
+    own = [s for s in audit.spoilt if s.defect == kind]
+    planted, hits = sum(s.planted for s in own), sum(s.found for s in own)
+    words = f"{kind}: {_count(sum(d.kind == kind for d in audit.defects))} found"
+    if not planted:
+        return f"{words} (recall not measured: {own[0].why_not})"
+    words += (
+        f" at recall {_share(hits, planted)} ({_interval(wilson(hits, planted))}): {hits} of "
+        f"{planted} planted ones are, and {own[0].alarms} of {own[0].untouched} untouched ones"
+    )
+    lacking = [f"; {s.how}: not planted, {s.why_not}" for s in own if s.why_not]
+    return words + "".join(lacking)
 
 
 def _count(n: int) -> str:
@@ -153,6 +183,7 @@ def document(audit: Audit) -> dict[str, Any]:
             "planted": [_recall_row("picture", r) for r in search.recalls]
             + [_recall_row("volume", r) for r in search.volumes],
         },
+        "planted_defects": [_spoilt_row(s) for s in audit.spoilt],
         "pairs": [_pair_row(p) for p in audit.pairs],
         "two_sides": [
             {"dataset": t.dataset, "patient_id": t.patient_id, "splits": list(t.splits)}
@@ -176,6 +207,13 @@ def _recall_row(what: str, recall: Recall) -> dict[str, Any]:
     low, high = recall.interval
     return {"what": what, "kind": recall.kind, "planted": recall.planted, "found": recall.found,
             "low": low, "high": high}  # fmt: skip
+
+
+def _spoilt_row(spoilt: Spoilt) -> dict[str, Any]:
+    low, high = spoilt.interval
+    return {"defect": spoilt.defect, "how": spoilt.how, "planted": spoilt.planted,
+            "found": spoilt.found, "low": low, "high": high, "untouched": spoilt.untouched,
+            "flagged_untouched": spoilt.alarms, "why_not": spoilt.why_not}  # fmt: skip
 
 
 def _pair_row(pair: Pair) -> dict[str, Any]:

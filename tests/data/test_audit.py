@@ -144,6 +144,9 @@ def test_the_same_voxels_under_two_patients_are_found_by_the_fingerprint(source,
     assert done.returncode == 1
     document = json.loads(done.stdout)
     assert [p["kind"] for p in document["pairs"]] == ["same voxels"]
+    spoilt = document["planted_defects"][0]
+    assert (spoilt["defect"], spoilt["planted"], spoilt["found"]) == ("constant-image", 5, 5)
+    assert spoilt["low"] < 1 == spoilt["high"]
     page = (out / "audit.html").read_text()
     assert page.count("data:image/png;base64,") == 2
     assert "http" not in page
