@@ -74,7 +74,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--shape", type=int, nargs=3, default=(200, 512, 512), help="Z Y X")
     parser.add_argument("--volumes", type=int, default=2, help="different volumes")
     parser.add_argument("--cases", type=int, default=8, help="made of them by copying")
-    parser.add_argument("--worker-cases", type=int, default=8, help="for the runs of workers")
+    parser.add_argument("--worker-cases", type=int, default=32, help="for the runs of workers")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--usual-rounds", type=int, default=1, help="of the slow rival")
     parser.add_argument("--depths", type=int, nargs="*", default=(8, 16))
