@@ -84,16 +84,11 @@ def _organ(rng, yy, xx):
     return rng.uniform(-60, 180), region
 
 
-def write(
-    root: Path,
-    n_volumes: int,
-    shape_zyx: tuple[int, int, int],
-    structures: tuple[str, ...] = LABELS,
-) -> tuple[Path, Path]:
+def write(root: Path, n_volumes: int, shape_zyx: tuple[int, int, int]) -> tuple[Path, Path]:
     """Catalogue folder and data folder of ``n_volumes`` cases; volumes there already stay."""
     catalogs, data = root / "catalogs", root / "data" / "made_up_ct"
     catalogs.mkdir(parents=True, exist_ok=True)
-    names = ", ".join(f'"{v}": {name}' for v, name in enumerate(structures, start=1))
+    names = ", ".join(f'"{v}": {name}' for v, name in enumerate(LABELS, start=1))
     (catalogs / "made_up_ct.yaml").write_text(CATALOGUE % names)
     for seed in range(n_volumes):
         paths = [data / kind / f"ct{seed:02d}.nii.gz" for kind in ("images", "labels")]

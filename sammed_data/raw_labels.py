@@ -15,7 +15,6 @@ from sammed_data.geometry import grid_words, same_grid
 from sammed_data.intensity import counts
 from sammed_data.readers.picture_stack import is_picture_stack, on_series, read_picture_stack
 from sammed_data.readers.registry import read_label_map
-from sammed_data.runs import VolumeRuns, of_volume
 from sammed_data.slices import in_memory_order
 from sammed_data.stages import stage
 from sammed_data.types import (
@@ -46,12 +45,6 @@ def values_in(array_ZYX: NDArray[Any]) -> list[int]:
     if counted is None:
         return [int(v) for v in np.unique(flat)]
     return [int(v) + counted[0] for v in np.flatnonzero(counted[1])]
-
-
-@stage("label values")
-def runs_of(array_ZYX: NDArray[Any]) -> VolumeRuns | None:
-    """What a map of classes is made of; None where it changes too often to be worth keeping."""
-    return of_volume(array_ZYX)
 
 
 def foreground(

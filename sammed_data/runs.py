@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sammed_data.stages import stage
+
 # Pixels compared at once: what stays in a processor's cache.
 _BLOCK = 1 << 18
 # Pixels a run at the least, on the mean over a volume.
@@ -63,6 +65,7 @@ class VolumeRuns:
         return sorted(found | ({0} if lengths < self.array_ZYX.size else set()))
 
 
+@stage("label values")
 def of_volume(array_ZYX: NDArray[Any]) -> VolumeRuns | None:
     """The runs of all planes; None for maps that change too often for this to be worth it."""
     planes, count = [], 0

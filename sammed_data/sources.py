@@ -70,16 +70,12 @@ def _stamp(path: Path) -> tuple[int, int]:
 _digests: dict[tuple[Path, int, int], str] = {}
 
 
-def _new(n_bytes: int) -> NDArray[np.uint8]:
-    return np.empty(n_bytes, np.uint8)
-
-
 def forget_digests() -> None:
     """Read every file anew."""
     _digests.clear()
 
 
-def read_whole(path: Path, memory: Callable[[int], NDArray[np.uint8]] = _new) -> NDArray[np.uint8]:
+def read_whole(path: Path, memory: Callable[[int], NDArray[np.uint8]]) -> NDArray[np.uint8]:
     """All bytes of a file, whose digest is taken along, so that it is read only once.
 
     Args:

@@ -21,6 +21,7 @@ from rich.progress import (
     Progress as Bar,
 )
 
+from sammed_data.types import counted
 from sammed_model.runs import Progress
 from sammed_model.step import StepResult
 from sammed_model.validate import Validation
@@ -72,11 +73,10 @@ class Console:
     def validated(self, validation: Validation, progress: Progress) -> None:
         """A line of Dice by mode."""
         dice = "  ".join(f"{mode} {100 * value:5.1f}" for mode, value in validation.dice.items())
-        plural = "" if validation.n_patients == 1 else "s"
         best = "  (best so far)" if progress.best_step == progress.step else ""
         self.note(
             f"step {progress.step:5d}  validation Dice %  {dice}  on {validation.n_masks} masks "
-            f"of {validation.n_patients} patient{plural}{best}"
+            f"of {counted(validation.n_patients, 'patient')}{best}"
         )
 
 

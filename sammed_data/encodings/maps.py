@@ -18,10 +18,10 @@ from sammed_data.raw_labels import (
     grey,
     is_range,
     refuse_unknown,
-    runs_of,
     union,
     values_in,
 )
+from sammed_data.runs import of_volume
 from sammed_data.types import Case, LabelFile, LabelLayer, LabelVolume, Volume
 
 
@@ -36,7 +36,7 @@ def index(case: Case, entry: CatalogEntry, like: Volume) -> LabelVolume:
     ignores: list[NDArray[np.bool_] | None] = []
     for file in case.labels:
         array = grey(case, file.path, grid.read(file))
-        runs = runs_of(array)
+        runs = of_volume(array)
         present = values_in(array) if runs is None else runs.values()
         strange = [
             v for v in present
