@@ -37,6 +37,16 @@ class Waits(TorchDispatchMode):
         return out
 
 
+def work_of(model, config: TrainConfig) -> step.Work:
+    return step.Work(
+        model=model,
+        config=config,
+        optimiser=make_optimiser(model, config),
+        embedder=Embedder(model, 0),
+        meter=Meter(),
+    )
+
+
 def batch_of(images: int = 3, masks: int = 4) -> Batch:
     """Real ones, on the CPU: (x + mask number) decides."""
     grid = torch.arange(64)
@@ -61,13 +71,7 @@ def test_a_step_has_no_host_round_trip(method, augment, monkeypatch):
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # none for 'meta'
     model = small(method).to(META)
     config = TrainConfig(method=method, passes=5, steps=1, augment=augment)
-    work = step.Work(
-        model=model,
-        config=config,
-        optimiser=make_optimiser(model, config),
-        embedder=Embedder(model, 0),
-        meter=Meter(),
-    )
+    work = work_of(model, config)
     with Waits() as waits:
         losses, gradient = step._one_step(work, [batch_of()], 0, 12)
     assert waits.found == []

@@ -7,13 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 from small_models import small
-from test_no_waiting import batch_of
+from test_no_waiting import batch_of, work_of
 
 from sammed_model import passes, step
 from sammed_model.config import TrainConfig
-from sammed_model.embeddings import Embedder
-from sammed_model.meter import Meter
-from sammed_model.optim import make_optimiser, trainable
+from sammed_model.optim import trainable
 from sammed_model.sam import build_sam, spec_for
 from sammed_model.two_way import two_way
 from sammed_model.types import DecoderOutput, Prompts
@@ -149,13 +147,7 @@ def test_bf16_is_near_float32(model):
 
 def step_of(model, passes_: int):
     config = TrainConfig(passes=passes_, steps=1, clip_norm=1e9)
-    work = step.Work(
-        model=model,
-        config=config,
-        optimiser=make_optimiser(model, config),
-        embedder=Embedder(model, 0),
-        meter=Meter(),
-    )
+    work = work_of(model, config)
     losses, _ = step._one_step(work, [batch_of()], 0, 12)
     return losses, {n: p.grad for n, p in trainable(model).items()}
 
