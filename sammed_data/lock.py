@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sammed_data.exclude import FILE as EXCLUSIONS
 from sammed_data.get.lock import read_lock as read_fetched
+from sammed_data.kept import KeptText, kept_path, kept_text
 from sammed_data.licenses import DECISIONS_FILE
 from sammed_data.manifest import Record, manifest_options, sammed_version
 from sammed_data.plan import BUILD_VERSION, BuildOptions, DatasetPlan, decisive
@@ -43,6 +44,8 @@ class LockedSource(_Strict):
         files: that these cases consist of.
         tree_sha256: over path and bytes of those files.
         archives: file name -> SHA-256, as `sammed data fetch` noted them.
+        kept_sha256: of the entry's file in the corpus; '' where there is none.
+        not_kept: why a build did not keep the entry.
     """
 
     version: int
@@ -51,6 +54,8 @@ class LockedSource(_Strict):
     files: int
     tree_sha256: str
     archives: dict[str, str] = Field(default_factory=dict)
+    kept_sha256: str = ""
+    not_kept: str = ""
 
 
 class Lock(_Strict):
@@ -106,7 +111,9 @@ def fetched_archives(dataset: DatasetPlan, root: Path) -> dict[str, str]:
     return {names.path(row.name): row.sha256 for row in fetched if row.dataset in places}
 
 
-def make_lock(batch: Batch, ready: Draft, root: Path, out: Path) -> Lock:
+def make_lock(
+    batch: Batch, ready: Draft, root: Path, out: Path, kept: Mapping[str, KeptText]
+) -> Lock:
     """The lock of a corpus about to be published; datasets that stay keep their lines."""
     sources: dict[str, LockedSource] = {}
     if batch.kept.ids:
@@ -123,6 +130,8 @@ def make_lock(batch: Batch, ready: Draft, root: Path, out: Path) -> Lock:
             files=files,
             tree_sha256=tree,
             archives=fetched_archives(dataset, root),
+            kept_sha256=kept[name].sha256,
+            not_kept=kept[name].refused,
         )
     return Lock(
         sammed_version=sammed_version(),
@@ -142,12 +151,13 @@ def corpus_files(
     excludes: bool,
     decisions: Path | None = None,
 ) -> dict[str, str]:
-    """Recipe and lock of a corpus about to be published, by file name.
+    """Recipe, lock and catalogue entries of a corpus about to be published, by file name.
 
     ``excludes``: the corpus has a list of what it leaves out, which is then part of its recipe;
     so are the signed decisions about licences, which travel with it.
     """
-    lock = make_lock(batch, ready, root, out)
+    kept = {dataset.entry.id: kept_text(dataset) for dataset in batch.datasets}
+    lock = make_lock(batch, ready, root, out, kept)
     recipe: dict[str, Any] = {
         "sources": [{"id": name, "version": s.version} for name, s in lock.sources.items()],
         "options": lock.options,
@@ -163,6 +173,7 @@ def corpus_files(
         RECIPE: yaml.safe_dump(recipe, sort_keys=False),
         LOCK: yaml.safe_dump(said, sort_keys=False),
         **signed,
+        **{kept_path(name): found.text for name, found in kept.items() if found.text},
     }
 
 

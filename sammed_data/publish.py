@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from sammed_data.corpus import SCHEMA_VERSION, Corpus
 from sammed_data.croissant import make_croissant
 from sammed_data.engine import fail_point
 from sammed_data.index import open_index
+from sammed_data.kept import kept_path
 from sammed_data.manifest import Record, make_card, make_manifest, read_manifest, unpaired_record
 from sammed_data.plan import BuildOptions, DatasetPlan, ShardPlan
 from sammed_data.shards import content_hashes, footer_content, read_rows, write_rejections
@@ -138,9 +139,9 @@ def draft(batch: Batch, staging: Path, out: Path) -> Draft:
 def publish(batch: Batch, ready: Draft, extra: Mapping[str, str], staging: Path, out: Path) -> None:
     """Move finished shards into place; the manifest comes last and makes them a corpus.
 
-    ``extra`` holds small files of the corpus by name (recipe and lock).
+    ``extra`` holds small files of the corpus by name (recipe, lock, catalogue entries).
     """
-    stale = _stale(batch, ready.records, out)
+    stale = _stale(batch, ready.records, extra, out)
     for dataset in batch.datasets:
         if dataset.unpaired:
             write_rejections(staging / "unpaired.rejections", dataset.unpaired)
@@ -152,6 +153,7 @@ def publish(batch: Batch, ready: Draft, extra: Mapping[str, str], staging: Path,
         _move(staging / f"{shard.stem}.rejections.parquet", out / rejections_path(shard.stem))
         fail_point("during_publish")
     for name, text in sorted(extra.items()):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
         write_text(out / name, text)
     write_text(out / "README.md", make_card(ready.manifest))
     write_text(out / "croissant.json", make_croissant(ready.manifest))
@@ -170,15 +172,16 @@ def _move(staged: Path, final: Path) -> None:
         staged.replace(final)
 
 
-def _stale(batch: Batch, records: Sequence[Record], out: Path) -> list[str]:
+def _stale(batch: Batch, records: Sequence[Record], extra: Iterable[str], out: Path) -> list[str]:
     """Files of an older corpus that the new one does not have; only files a manifest named."""
     own = list(zip(batch.shards, records, strict=True))
     wanted = {s.path for s, r in own if r["rows"]} | {s["path"] for s in batch.kept.shards}
     wanted |= {rejections_path(s.stem) for s, r in own if r["has_rejections"]}
     wanted |= {_unpaired_path(d.entry.id) for d in batch.datasets if d.unpaired}
-    old = read_manifest(out) or {"shards": []}
+    wanted |= {*extra, *map(kept_path, batch.kept.ids)}
+    old = read_manifest(out) or {"shards": [], "datasets": []}
     note = out / ".partial" / "stale.json"
-    known = {s["path"] for s in old["shards"]}
+    known = {s["path"] for s in old["shards"]} | {kept_path(d["id"]) for d in old["datasets"]}
     rejections = {f"rejections/{p.name}" for p in (out / "rejections").glob("part-*.parquet")}
     known |= {name for name in rejections if dataset_of(name) not in batch.kept.ids}
     if note.is_file():
