@@ -43,6 +43,9 @@ def table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
 
 
 def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
+    if len(values) > 1 and pa.types.is_nested(kind) and len({*map(id, values)}) == 1:
+        # What all rows of a case share.
+        return pa.concat_arrays([_column(values[:1], kind)] * len(values))
     valid = None
     if None in values:
         valid = _bits([v is not None for v in values])

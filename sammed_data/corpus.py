@@ -30,8 +30,8 @@ SCHEMA_VERSION = 3
 # Version 1 had no `notes`; up to version 2 content hashes were made with SHA-256 alone.
 READABLE_VERSIONS = (1, 2, 3)
 SPLITS = ("train", "validation", "test", "held_out")
-ROWS_PER_GROUP = 32
-GROUP_BYTES = 4 << 20
+ROWS_PER_GROUP = 64
+GROUP_BYTES = 8 << 20
 _OPEN_FILES = 64
 # In a shard's footer: hash over the content hashes of its rows.
 CONTENT_KEY = b"sammed_content_sha256"

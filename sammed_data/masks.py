@@ -130,9 +130,8 @@ def _regions_of(
 ) -> list[list[Region]]:
     if not layer.names:
         return [[] for _ in planes]
-    runs = None
-    if indices and layer.runs is not None and layer.runs.array_ZYX is layer.array_ZYX:
-        runs = [layer.runs.planes[index] for index in indices]
+    known = layer.plane_runs
+    runs = [known[index] for index in indices] if indices and known is not None else None
     return regions(planes, runs, components=components)
 
 

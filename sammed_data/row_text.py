@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from typing import Any
 
 from sammed_data.masks import Part
@@ -25,14 +26,16 @@ _encode = json.JSONEncoder(sort_keys=True).encode
 
 
 def _dumps(value: Any) -> str:
-    """JSON; whole numbers by themselves, for which the encoder takes ten times as long."""
-    return str(value) if type(value) is int else _encode(value)
+    """JSON; numbers by themselves, for which the encoder takes ten times as long."""
+    if type(value) is int or (type(value) is float and isfinite(value)):
+        return repr(value)
+    return _encode(value)
 
 
 def mask_template(same: Mapping[str, Any]) -> str:
     """A format for :func:`mask_text`: what masks share stands in it already."""
-    texts = {key: _dumps(value).replace("%", "%%") for key, value in same.items()} | CHANGING
-    return "{" + ", ".join(f'"{key}": {texts[key]}' for key in sorted(texts)) + "}"
+    texts = {key: _fixed(key, value) for key, value in same.items()} | CHANGING
+    return _joined(texts)
 
 
 def mask_text(template: str, part: Part) -> str:
@@ -50,22 +53,35 @@ def mask_text(template: str, part: Part) -> str:
 class RowText:
     """Texts of the rows of one case."""
 
-    def __init__(self) -> None:
-        # Key -> the value it had last and its text: most values are the same object in every row.
-        self._last: dict[str, tuple[Any, str]] = {}
+    def __init__(self, shared: Mapping[str, Any]) -> None:
+        """``shared``: what nearly all rows of the case hold, the same objects in each."""
+        self._shared = dict(shared)
+        # The other names, and a text with a place for each of them.
+        self._changing: tuple[str, ...] = ()
+        self._template = ""
 
     def text(self, row: Mapping[str, Any], masks: Sequence[str]) -> str:
-        """A row without pixels, whose values nobody changes; ``masks``: each by `mask_text`."""
-        found = []
-        for key in sorted(row):
-            if key == "masks":
-                found.append(f'"masks": [{", ".join(masks)}]')
-                continue
-            value, last = row[key], self._last.get(key)
-            if last is None or last[0] is not value:
-                last = self._last[key] = value, f'"{key}": {_dumps(_digested(key, value))}'
-            found.append(last[1])
-        return "{" + ", ".join(found) + "}"
+        """A row without pixels; ``masks``: each by `mask_text`."""
+        other = [key for key, value in self._shared.items() if row[key] is not value]
+        if other or not self._template:
+            for key in other:
+                del self._shared[key]
+            self._changing = tuple(sorted({*row, "masks"} - {*self._shared}))
+            fixed = {key: _fixed(key, value) for key, value in self._shared.items()}
+            texts = dict.fromkeys(self._changing, "%s") | fixed
+            self._template = _joined(texts)
+        return self._template % tuple(
+            f"[{', '.join(masks)}]" if key == "masks" else _dumps(_digested(key, row[key]))
+            for key in self._changing
+        )
+
+
+def _joined(texts: Mapping[str, str]) -> str:
+    return "{" + ", ".join(f'"{key}": {texts[key]}' for key in sorted(texts)) + "}"
+
+
+def _fixed(key: str, value: Any) -> str:
+    return _dumps(_digested(key, value)).replace("%", "%%")
 
 
 def _digested(key: str, value: Any) -> Any:

@@ -79,7 +79,7 @@ class RowMaker:
         deep = task.options.depth == 16 and volume.bits > 8 and grey
         self._depth = intensity.depth16(volume.array, ready.stats) if deep else None
         open_ended = None in (self._intensity.low, self._intensity.high)
-        self._fixed = None if open_ended else self._record(np.empty(0))
+        fixed = {} if open_ended else {"intensity": self._record(np.empty(0))}
         self._case_id = names.case(case.case_id)
         self._known: dict[tuple[str, int], _Known] = {}
         self._label_sources = {
@@ -101,8 +101,9 @@ class RowMaker:
             "sources": ready.sources,
             "catalog_version": entry.version,
             "notes": list(dict.fromkeys((*volume.warnings, *ready.labels.warnings)))[:_MOST_NOTES],
+            **fixed,
         }
-        self._text = RowText()
+        self._text = RowText(self._shared)
 
     def row(self, where: Slice, parts: list[Part]) -> dict[str, Any]:
         """One row: pixels, masks and where they come from."""
@@ -137,8 +138,9 @@ class RowMaker:
             "width": width,
             "spacing_y_mm": None if spacing is None else spacing[0],
             "spacing_x_mm": None if spacing is None else spacing[1],
-            "intensity": self._fixed or self._record(in_memory_order(values)),
         }
+        if "intensity" not in self._shared:
+            row["intensity"] = self._record(in_memory_order(values))
         if self._cutter.resamples(where):
             row["notes"] = [*row["notes"], "resampled to square pixels"]
         if self._task.dataset.entry.label_encoding.partial:

@@ -6,6 +6,7 @@ all values of several slices cost about as much as OpenCV's components of one va
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -17,6 +18,8 @@ from sammed_data.stages import stage
 
 # Pixels compared at once: what stays in a processor's cache.
 _BLOCK = 1 << 18
+# Pixels whose runs are looked for together: each call costs as much as a slice's own work.
+_SLAB_PX = 1 << 21
 # Pixels a run at the least, on the mean over a volume.
 _LEAST_RUN = 16
 
@@ -58,23 +61,29 @@ class VolumeRuns:
 
     def values(self) -> list[int]:
         """Sorted distinct values of the array."""
-        lengths = sum(
-            int(p.stop.sum(dtype=np.int64) - p.start.sum(dtype=np.int64)) for p in self.planes
-        )
-        found = {int(v) for v in np.unique(np.concatenate([p.values for p in self.planes]))}
-        return sorted(found | ({0} if lengths < self.array_ZYX.size else set()))
+        size = self.array_ZYX[0].size
+        blank = any(int((p.stop - p.start).sum()) < size for p in self.planes)
+        values = np.concatenate([p.values for p in self.planes])
+        small = values.dtype == np.uint8  # counted in a fifth of the time of sorting
+        found = np.flatnonzero(np.bincount(values)) if small else np.unique(values)
+        return sorted({*found.tolist(), *([0] if blank else [])})
 
 
 @stage("label values")
 def of_volume(array_ZYX: NDArray[Any]) -> VolumeRuns | None:
     """The runs of all planes; None for maps that change too often for this to be worth it."""
-    planes, count = [], 0
-    for plane in array_ZYX:
-        planes.append(of_plane(plane))
-        count += len(planes[-1].values)
+    back = array_ZYX.strides[0] < 0
+    ahead = array_ZYX[::-1] if back else array_ZYX
+    size = max(1, _SLAB_PX // max(1, array_ZYX[:1].size))
+    planes: list[PlaneRuns] = []
+    count = 0
+    for first in range(0, len(ahead), size):
+        planes += of_planes(ahead[first : first + size])
+        count += sum(len(plane.values) for plane in planes[first:])
         if count > array_ZYX.size // _LEAST_RUN:
             return None
-    return VolumeRuns(array_ZYX=array_ZYX, planes=tuple(planes)) if planes else None
+    ordered = tuple(reversed(planes) if back else planes)
+    return VolumeRuns(array_ZYX=array_ZYX, planes=ordered) if planes else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +119,7 @@ def regions(
     back = [stride < 0 for stride in planes[0].strides]
     height, width = planes[0].shape
     found: list[list[Region]] = [[] for _ in planes]
-    cut = runs if runs is not None else [of_plane(plane) for plane in planes]
+    cut = runs if runs is not None else [of_planes(plane[None])[0] for plane in planes]
     which = np.repeat(np.arange(len(planes)), [len(each.values) for each in cut])
     if not len(which):
         return found
@@ -141,27 +150,32 @@ def regions(
     return found
 
 
-def of_plane(plane: NDArray[Any]) -> PlaneRuns:
-    """The runs of a (H, W) plane, or of what it is a flipped view of."""
-    steps = tuple(slice(None, None, -1 if stride < 0 else 1) for stride in plane.strides)
-    width = plane.shape[1]
-    flat = np.ascontiguousarray(plane[steps]).reshape(-1)
+def of_planes(planes_ZYX: NDArray[Any]) -> list[PlaneRuns]:
+    """The runs of each of a few planes, or of what they are flipped views of."""
+    steps = tuple(slice(None, None, -1 if stride < 0 else 1) for stride in planes_ZYX.strides[1:])
+    count, height, width = planes_ZYX.shape
+    flat = np.ascontiguousarray(planes_ZYX[:, *steps]).reshape(-1)
     before, after = flat[:-1], flat[1:]
     changes = [
         np.flatnonzero(after[low : low + _BLOCK] != before[low : low + _BLOCK]) + (low + 1)
         for low in range(0, len(after), _BLOCK)
     ]
-    ends = np.concatenate(([0], *changes, [flat.size]))
+    kind: Any = np.int32 if flat.size < 1 << 31 else np.int64
+    ends = np.concatenate(([0], *changes, [flat.size]), dtype=kind, casting="unsafe")
     values = flat[ends[:-1]]
     full = np.flatnonzero(values)
     start, stop, values = ends[full], ends[full + 1], values[full]
-    y = start // width
-    if (stop > (y + 1) * width).any():
+    row = start // kind(width)
+    if (stop > (row + 1) * kind(width)).any():
         start, stop, values = _at_row_ends(start, stop, values, width)
-        y = start // width
-    y0 = y * width
-    y, start, stop = (each.astype(np.int32) for each in (y, start - y0, stop - y0))
-    return PlaneRuns(values, y, start, stop)
+        row = start // kind(width)
+    x0 = row * kind(width)
+    cuts = np.searchsorted(row, np.arange(count + 1) * height).tolist()
+    y, start, stop = (each.astype(np.int32, copy=False) for each in (row, start - x0, stop - x0))
+    return [
+        PlaneRuns(values[a:b], y[a:b] - np.int32(z * height), start[a:b], stop[a:b])
+        for z, (a, b) in enumerate(itertools.pairwise(cuts))
+    ]
 
 
 def _at_row_ends(

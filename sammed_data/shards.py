@@ -98,7 +98,7 @@ def row_digest(text: str, pixels: Sequence[str], packed: Iterable[NDArray[np.uin
 
 
 class ShardWriter:
-    """Writes rows in order, at most 32 of them or 4 MB a row group."""
+    """Writes rows in order, at most 64 of them or 8 MB a row group."""
 
     def __init__(self, path: Path) -> None:
         compression = {c: "NONE" if c in _PACKED else "SNAPPY" for c in _leaf_columns()}

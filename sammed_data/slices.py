@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sammed_data.stages import stage
-from sammed_data.types import Geometry, Volume
+from sammed_data.types import Geometry, LabelLayer, Volume
 
 # Array axis that is cut, and the two that stay as rows and columns.
 _CUTS = {"axial": (0, 1, 2), "coronal": (1, 0, 2), "sagittal": (2, 0, 1), "native": (0, 1, 2)}
@@ -51,13 +51,13 @@ def cut(array: NDArray[Any], axis: str, index: int, orientation: str = "lps") ->
 
 
 def slices_with_labels(
-    volume: Volume, maps: Sequence[NDArray[Any]], axes: Sequence[str]
+    volume: Volume, layers: Sequence[LabelLayer], axes: Sequence[str]
 ) -> Iterator[tuple[str, list[Slice], int]]:
     """Per axis: the slices on which any label map has an object, and how many have none."""
     for axis in axes:
-        labelled = np.zeros(maps[0].shape[_CUTS[axis][0]], bool)
-        for array in maps:
-            labelled |= _labelled(array, axis)
+        labelled = np.zeros(layers[0].array_ZYX.shape[_CUTS[axis][0]], bool)
+        for layer in layers:
+            labelled |= _labelled(layer, axis)
         first = place(volume, axis, 0)
         position = _positions(None if first.position_mm is None else volume.geometry, axis)
         found = [
@@ -67,8 +67,11 @@ def slices_with_labels(
         yield axis, found, int((~labelled).sum())
 
 
-def _labelled(array: NDArray[Any], axis: str) -> NDArray[np.bool_]:
+def _labelled(layer: LabelLayer, axis: str) -> NDArray[np.bool_]:
     """Which slices along an axis hold an object; plane by plane, for no copy of the volume."""
+    array = layer.array_ZYX
+    if _CUTS[axis][0] == 0 and layer.plane_runs is not None:
+        return np.array([len(plane.values) > 0 for plane in layer.plane_runs])
     if _CUTS[axis][0] == 0:
         return np.array([in_memory_order(plane).any() for plane in array])
     found = np.zeros(array.shape[_CUTS[axis][0]], bool)

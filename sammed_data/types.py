@@ -7,7 +7,7 @@ millimetres; boxes are half-open ``xyxy`` in pixels of the stored slice.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sammed_data.runs import VolumeRuns
+from sammed_data.runs import PlaneRuns, VolumeRuns
 
 #: What is known of writing in the pixels of an image.
 Writing = Literal["", "burned-in", "no-region"]
@@ -154,7 +154,7 @@ class LabelLayer:
         instances: value in the array -> instance number, for encodings with one object per value;
             empty where values are classes.
         annotator: 1 unless the source has several observers.
-        runs: of this very array, where they are known already.
+        runs: of the array it was made with, where they were looked for.
     """
 
     array_ZYX: NDArray[Any]
@@ -162,6 +162,12 @@ class LabelLayer:
     instances: Mapping[int, int] = field(default_factory=dict)
     annotator: int = 1
     runs: VolumeRuns | None = None
+
+    @property
+    def plane_runs(self) -> Sequence[PlaneRuns] | None:
+        """Those of each plane, unless the map was changed since they were looked for."""
+        known = self.runs is not None and self.runs.array_ZYX is self.array_ZYX
+        return self.runs.planes if self.runs is not None and known else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -269,7 +269,7 @@ def _rows(
     for kind, n in sorted(ready.labels.without_area.items()):
         counts.candidates += n
         yield reject("mask", "no-area", n, None, reason=f"{n} x {kind}: encloses no pixel")
-    for axis, places, blank in slices_with_labels(ready.volume, maps, axes):
+    for axis, places, blank in slices_with_labels(ready.volume, ready.labels.layers, axes):
         counts.slices += len(places) + blank
         if blank:
             yield reject("image", "unlabelled", blank, None, axis=axis)

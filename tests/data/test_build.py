@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sammed_data.build import build
-from sammed_data.corpus import Corpus
+from sammed_data.corpus import ROWS_PER_GROUP, Corpus
 from sammed_data.describe import counts_lines
 from sammed_data.manifest import totals
 from sammed_data.plan import BuildOptions
@@ -174,7 +174,7 @@ def test_shard_files_keep_to_the_row_group_limit_and_are_listed(built):
     for shard in result.manifest["shards"]:
         file = pq.ParquetFile(out / shard["path"])
         groups = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
-        assert max(groups) <= 32
+        assert max(groups) <= ROWS_PER_GROUP
         assert file.metadata.num_rows == shard["rows"]
         assert shard["path"] in (out / "README.md").read_text()
 

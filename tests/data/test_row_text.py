@@ -41,9 +41,10 @@ def test_masks_and_rows():
 
     source = {"role": "image", "path": "a/ü.nii", "sha256": "0"}
     shared = {"sources": [source | {"member": "channel 1 in x.zip"}], "notes": [], "role": None}
-    rows = RowText()
+    rows = RowText(shared)
     row = shared | {"masks": said, "height": 9, "spacing": 0.1, "intensity": {"b": -0.0, "a": None}}
-    for changed in (row, row | {"notes": ["resampled"]}, row | {"spacing": -0.0, "height": True}):
+    odd = row | {"spacing": float("inf"), "height": True}
+    for changed in (row, row | {"spacing": -0.0}, row | {"notes": ["100 %s"]}, row, odd):
         wanted = changed | {"sources": [source | {"member": "channel 1"}]}
         assert rows.text(changed, texts) == json.dumps(wanted, sort_keys=True)
 

@@ -9,8 +9,9 @@ from sammed_data.build import build
 from sammed_data.corpus import Corpus
 from sammed_data.phantom import write_phantoms
 from sammed_data.plan import BuildOptions
+from sammed_data.runs import of_volume
 from sammed_data.slices import Cutter, cut, in_memory_order, place, slices_with_labels, straight
-from sammed_data.types import Geometry, Volume
+from sammed_data.types import Geometry, LabelLayer, Volume
 
 SHAPE = (5, 7, 11)  # Z, Y, X
 SPACING = (4.0, 2.0, 0.5)
@@ -76,10 +77,14 @@ def test_blank_slices_are_counted_not_listed():
     first, second = np.zeros(SHAPE, np.uint8), np.zeros(SHAPE, np.uint8)
     first[1, 2:4, 3] = 1
     second[4, 6, 10] = 2
+    layers = [
+        LabelLayer(array_ZYX=array, names={1: "a", 2: "b"}, runs=runs)
+        for array, runs in ((first, None), (second, of_volume(second)))
+    ]
     found = {
         axis: ([s.index for s in places], blank)
         for axis, places, blank in slices_with_labels(
-            _volume(), [first, second], ("axial", "coronal", "sagittal")
+            _volume(), layers, ("axial", "coronal", "sagittal")
         )
     }
     assert found == {"axial": ([1, 4], 3), "coronal": ([2, 3, 6], 4), "sagittal": ([3, 10], 9)}
