@@ -143,10 +143,15 @@ def _walk(
             seen = above
             if entry.is_symlink():  # a link to a folder above would never end
                 real = os.path.realpath(entry.path)
-                if real in above or os.path.realpath(folder).startswith(real):
+                if real in above or is_above(real, folder):
                     continue
                 seen = above | {real}
             yield from _walk(Path(entry.path), relative + "/", patterns, after, seen)
+
+
+def is_above(real: str, folder: Path | str) -> bool:
+    """Whether a resolved path is a folder or one that holds it."""
+    return Path(os.path.realpath(folder)).is_relative_to(real)
 
 
 def _advance(

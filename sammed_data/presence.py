@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sammed_data import archives
 from sammed_data.catalog import CatalogEntry
-from sammed_data.patterns import PathPattern, compile_pattern
+from sammed_data.patterns import PathPattern, compile_pattern, is_above
 
 _AFTER_TOKENS = re.compile(r"[^{}*?\[\]/]*\Z")
 
@@ -84,7 +84,7 @@ def _names(root: Path) -> Iterator[tuple[str, str, bool]]:
             path = str(Path(folder) / name)
             if Path(path).is_symlink():  # a link to a folder above would never end
                 real = os.path.realpath(path)
-                if real in seen or os.path.realpath(folder).startswith(real):
+                if real in seen or is_above(real, folder):
                     folders.remove(name)
                 seen.add(real)
         relative = Path(folder).relative_to(root).as_posix()

@@ -14,6 +14,7 @@ from sammed_data.propose.coding import LOOKS, Coding, Seen, levels, look_at, thr
 from sammed_data.propose.documents import OUTLINES
 from sammed_data.propose.formats import segment_names
 from sammed_data.propose.maps import of_colours, of_map
+from sammed_data.propose.palettes import of_palettes, with_colours
 from sammed_data.propose.roles import spread
 
 
@@ -37,13 +38,13 @@ def find_encoding(root: Path, group: Group, told: str | None = None) -> Coding:
     said = f"{len(seen)} of {len(labels)} label files looked at"
     tail = " ".join(p for p, _ in group.label_patterns)
     if told is not None:
-        found = _told(told, seen, group)
+        found = _told(told, with_colours(root, seen) if told == "rgb" else seen, group)
     elif "{structure}" in tail:
         found = _one_mask_a_file("file_per_class", seen, group.structures)
     elif "{instance}" in tail:
         found = _one_mask_a_file("file_per_instance", seen, ("1",))
     else:
-        found = of_map(seen)
+        found = of_palettes(root, seen) or of_map(seen)
     doubt = found.doubt if len(seen) == len(labels) else worst(found.doubt, _sampled(found))
     return _with(found, evidence=f"{said}: {found.evidence}", doubt=doubt, unreadable=tuple(bad))
 

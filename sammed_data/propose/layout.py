@@ -13,7 +13,7 @@ from sammed_data.propose.carriers import Doubt, Group, Item, Pair, worst
 from sammed_data.propose.merge import merge_folders, merge_sequences, with_names
 from sammed_data.propose.names import (
     LABEL_WORDS,
-    channel_number,
+    channel_of,
     is_bids,
     observer,
     parse,
@@ -83,7 +83,7 @@ def _signature(joined: Joined) -> tuple[object, ...]:
         folders = tuple(re.sub(r"[\d.]+", "0", f) for f in folders)
     return (
         image.kind, a.suffix.lower(), label.kind, b.suffix.lower(), len(at.shared),
-        image.modality, sequence_of(image.path).lower(), channel_number(image.path),
+        image.modality, sequence_of(image.path).lower(), channel_of(image.path, label.path),
         folders,
         tuple(_plain(f, at, middle) for f in at.label_folders),
         bool(at.case), at.image_affix if at.case else "", at.label_affix[0], entities,

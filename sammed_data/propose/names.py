@@ -123,6 +123,12 @@ def channel_number(path: str) -> str:
     return found[0][1:] if found else ""
 
 
+def channel_of(image: str, label: str) -> str:
+    """nnU-Net's channel of an image, '' if its label ends in the same number: that counts cases."""
+    number = channel_number(image)
+    return "" if number == channel_number(label) else number
+
+
 def sequence_of(path: str) -> str:
     """The sequence word nearest to the end of a path, as written; '' if there is none."""
     name = parse(path)

@@ -13,7 +13,8 @@ from sammed_data.propose.names import parse, word_set
 _PERSON = re.compile(r"(sub|subj|subject|pat|patient|pt|person|case)[-_ ]?[A-Za-z]*\d+", re.I)
 _SPLIT_NAMES = word_set("train training val valid validation dev test testing")
 _EYE = r"(?:^|/)([^/]*\d)[_-]?(?:[LR]|OD|OS|left|right)(?=[._-][^/]*$|$)"
-_FIRST_NUMBER = r"(?:^|/)((?:[A-Za-z]+[_-]?)*\d+)[ _-][^/]*$"
+# A word ends before the next begins, or a long name without a number would be cut in 2^n ways.
+_FIRST_NUMBER = r"(?:^|/)((?:[^\W\d_]+[ _-])*[^\W\d_]*\d+)[ _-][^/]*$"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from sammed_data.patterns import is_above
 from sammed_data.propose.carriers import Item, Survey
 from sammed_data.readers import arrays, raster
 from sammed_data.readers.limits import first_bytes
@@ -49,7 +50,7 @@ def suffix_of(name: str) -> str:
 
 
 def survey(root: Path, *, max_files: int = MAX_FILES, max_headers: int = MAX_HEADERS) -> Survey:
-    """List what lies under ``root``; hidden names and links to folders are passed over.
+    """List what lies under ``root``, links followed; hidden names are passed over.
 
     Args:
         root: folder.
@@ -66,10 +67,10 @@ def survey(root: Path, *, max_files: int = MAX_FILES, max_headers: int = MAX_HEA
             f"expected a folder of images and masks, found the corpus {root}: `sammed data "
             f"describe {root}` reads it, `sammed data export` makes files of it"
         )
-    files, limit = _listing(root, max_files)
+    bad: list[tuple[str, str]] = []
+    files, limit = _listing(root, max_files, bad)
     by_kind: dict[str, list[tuple[str, int]]] = {}
     others: Counter[str] = Counter()
-    bad: list[tuple[str, str]] = []
     for path, size in files:
         kind = _kind(root, path, bad)
         by_kind.setdefault(kind, []).append((path, size))
@@ -91,10 +92,12 @@ def survey(root: Path, *, max_files: int = MAX_FILES, max_headers: int = MAX_HEA
     )
 
 
-def _listing(root: Path, max_files: int) -> tuple[list[tuple[str, int]], str]:
+def _listing(
+    root: Path, max_files: int, bad: list[tuple[str, str]]
+) -> tuple[list[tuple[str, int]], str]:
     files: list[tuple[str, int]] = []
     started = time.monotonic()
-    for path, size in _walk(root, ""):
+    for path, size in _walk(root, "", frozenset(), bad):
         if len(files) >= max_files:
             return files, f"the listing stopped at {max_files:,} files; the rest was not looked at"
         if time.monotonic() - started > MAX_SECONDS:
@@ -103,19 +106,30 @@ def _listing(root: Path, max_files: int) -> tuple[list[tuple[str, int]], str]:
     return files, ""
 
 
-def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, int]]:
+def _walk(
+    folder: Path, prefix: str, above: frozenset[str], bad: list[tuple[str, str]]
+) -> Iterator[tuple[str, int]]:
     try:
         with os.scandir(folder) as listing:
             entries = sorted(listing, key=lambda e: e.name)
-    except OSError:
+    except OSError as err:
+        bad.append((prefix or ".", f"a folder that cannot be listed ({err.strerror})"))
         return
     for entry in entries:
         if entry.name.startswith(".") or entry.name == "__MACOSX":
             continue
-        if entry.is_dir(follow_symlinks=False):
-            yield from _walk(Path(entry.path), f"{prefix}{entry.name}/")
+        if entry.is_dir():
+            seen = above
+            if entry.is_symlink():  # a link to a folder above would never end
+                real = os.path.realpath(entry.path)
+                if real in above or is_above(real, folder):
+                    continue
+                seen = above | {real}
+            yield from _walk(Path(entry.path), f"{prefix}{entry.name}/", seen, bad)
         elif entry.is_file():
             yield prefix + entry.name, entry.stat().st_size
+        elif entry.is_symlink():
+            bad.append((prefix + entry.name, "a link that leads nowhere"))
 
 
 def _kind(root: Path, path: str, bad: list[tuple[str, str]]) -> str:

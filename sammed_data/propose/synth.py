@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from sammed_data.propose.align import Aligned, Fields, bids_pattern, escape
 from sammed_data.propose.carriers import Doubt, Group, Pair, worst
-from sammed_data.propose.names import channel_number, is_bids, parse, sequence_of, split_word
+from sammed_data.propose.names import channel_of, is_bids, parse, sequence_of, split_word
 from sammed_data.propose.pairing import SURE
 
 
@@ -38,7 +38,8 @@ def made(members: Sequence[Joined], *ends: str) -> list[Group]:
     hows = Counter(m.pair.how for m in members)
     images = len({m.pair.image.path for m in members})
     said = f"{images} images with {len(members)} masks by: {', '.join(sorted(hows))}"
-    sequence = channel_number(members[0].pair.image.path) or sequence_of(members[0].pair.image.path)
+    first = members[0].pair
+    sequence = channel_of(first.image.path, first.labels[0].path) or sequence_of(first.image.path)
     return [
         Group(
             name="",

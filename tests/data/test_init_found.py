@@ -1,0 +1,117 @@
+"""`sammed data init` on what people's folders really hold: each case was once wrong."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sammed_data.discover import discover, find_root
+from sammed_data.presence import possible
+from sammed_data.propose.patients import candidates
+from tests.data import build_fakes as fakes
+from tests.data import init_folders as folders
+from tests.data.test_init import only
+
+
+def test_a_long_name_without_a_number_costs_no_time():
+    started = time.monotonic()
+    found = candidates([f"images/{'segmentation' * 5}_{'abc' * 20}_{k}.png" for k in "xyz"])
+    assert found[-1].unit == "image"
+    assert time.monotonic() - started < 1
+
+
+@pytest.mark.parametrize(
+    "name", ["pat{}_scan{}", "Müller {} Aufnahme {}", "患者{}_{}", "a_b-{}_{}"]
+)
+def test_the_first_number_of_a_name_in_any_script(name):
+    found = candidates([f"images/{name.format(p, k)}.png" for p in (11, 12) for k in (1, 2)])
+    assert (found[0].unit, found[0].groups, found[0].doubt) == ("patient", 2, "medium")
+
+
+def test_numbers_of_a_camera_are_no_channels(tmp_path):
+    folders.pairs(tmp_path, image="photos/IMG_000{}.JPG", mask="masks/IMG_000{}.png")
+    entry, _, cases, _ = only(tmp_path)
+    assert [p.pattern for p in entry.layout.images] == ["photos/{case}.JPG"]
+    assert len(cases) == 4
+
+
+def test_links_to_folders_are_followed_as_a_build_does(tmp_path):
+    real = folders.pairs(tmp_path / "real")
+    root = tmp_path / "real2"  # its path begins with that of a link's target
+    (root / "masks").mkdir(parents=True)
+    for file in (real / "masks").iterdir():
+        (root / "masks" / file.name).symlink_to(file)
+    (root / "images").symlink_to(real / "images")
+    (root / "all").symlink_to(real)
+    (root / "again").symlink_to(root)  # would never end
+    (root / "gone.png").symlink_to(root / "nothing")
+    entry, _, cases, proposal = only(root, images="images/c{n}.png", masks="masks/c{n}.png")
+    assert len(cases) == 4
+    assert "leads nowhere" in str(proposal.inferences)
+
+
+def test_a_link_to_a_folder_whose_path_begins_alike_is_no_loop(tmp_path):
+    folders.pairs(tmp_path / "set", image="images/p{}.png", mask="m/p{}.png")
+    (tmp_path / "set2").mkdir()
+    (tmp_path / "set2/inner").symlink_to(tmp_path / "set")
+    entry = fakes.make_entry(
+        layout={"images": [{"pattern": "inner/images/p{n}.png"}],
+                "labels": [{"pattern": "inner/m/p{n}.png"}]}
+    )  # fmt: skip
+    assert find_root(entry, tmp_path / "set2") == tmp_path / "set2"
+    assert len(discover(entry, tmp_path / "set2").cases) == 4
+    assert possible({entry.id: entry}, tmp_path / "set2") == {entry.id}
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may list every folder")
+def test_a_folder_that_cannot_be_listed_is_said(tmp_path):
+    folders.pairs(tmp_path)
+    (tmp_path / "more").mkdir(mode=0)
+    _, _, _, proposal = only(tmp_path)
+    assert "cannot be listed" in str(proposal.inferences)
+
+
+def _paletted(path, classes, palette):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(classes.astype(np.uint8), "P")
+    image.putpalette(sum(palette, ()))
+    image.save(path)
+
+
+RED, BLUE, BLACK = (200, 0, 0), (0, 0, 200), (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "kind"),
+    [
+        ([BLACK, RED, BLUE], [BLACK, RED, BLUE], "index"),
+        ([RED, BLACK, BLUE], [RED, BLACK, BLUE], "rgb"),  # black, the background, is not 0
+        ([BLACK, RED, BLUE], [BLACK, BLUE, RED], "rgb"),  # a number of two colours
+        ([(9, 9, 9), RED, BLUE], [(9, 9, 9), RED, BLUE], "index"),  # no black at all
+    ],
+)
+def test_palettes_that_mislead_are_read_as_colours(tmp_path, first, second, kind):
+    folders.pairs(tmp_path)
+    for k, palette in enumerate((first, second, first, second)):
+        classes = np.full(folders.SHAPE, palette.index(BLACK) if BLACK in palette else 0)
+        classes[10:20, 10:25] = palette.index(RED)
+        classes[30:40, 5:15] = palette.index(BLUE)
+        _paletted(tmp_path / f"masks/c{k}.png", classes, palette)
+    entry, doubts, _, _ = only(tmp_path)
+    assert entry.label_encoding.type == kind
+    if kind == "rgb":
+        assert set(entry.labels) == {"200,0,0", "0,0,200"}
+        assert doubts["encoding"] == "medium"
+        assert "mislead" in entry.quirks[0]
+
+
+def test_told_colours_of_a_palette(tmp_path):
+    folders.pairs(tmp_path)
+    for k in range(4):
+        _paletted(tmp_path / f"masks/c{k}.png", folders.disc(k, 1), [BLACK, RED])
+    entry, _, _, _ = only(tmp_path, encoding="rgb")
+    assert set(entry.labels) == {"200,0,0"}
