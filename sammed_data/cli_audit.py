@@ -126,7 +126,9 @@ def withdraw(
     place: Path | None = PLACE,
     corpus: Path | None = CORPUS,
     patient: str = typer.Option(help="DATASET:ID; the patient_id of the rows, or the raw key."),
-    reason: str = typer.Option(help="Why; kept in the list of the corpus and its rejections."),
+    reason: str = typer.Option(
+        help="Why; kept in the list of the corpus (of public sources also in its rejections)."
+    ),
     key: Path | None = typer.Option(None, help="Secret key file, for raw ids of restricted data."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Only say what would be removed."),
 ) -> None:

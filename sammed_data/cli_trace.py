@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,6 @@ from sammed_data.cli_common import (
     PLACE,
     QUARANTINED,
     ROOT,
-    SOURCE,
     data_root,
     new_console,
     one_corpus,
@@ -32,7 +32,9 @@ def trace(
     sample: str = typer.Argument(help="sample_id of a row."),
     place: Path | None = PLACE,
     corpus: Path | None = CORPUS,
-    source: Path | None = SOURCE,
+    source: Path | None = typer.Option(
+        None, help="Folder of catalogue entries; default: the entry that the corpus keeps."
+    ),
     root: Path | None = ROOT,
     key: Path | None = typer.Option(None, help="The site's key file, for restricted datasets."),
     out: Path | None = typer.Option(None, help="Folder for the image and masks made again."),
@@ -85,6 +87,8 @@ def _plain(found: Trace) -> dict[str, Any]:
             }
             for f in found.files
         ],
+        "entry": asdict(found.entry),
+        "excluded": found.excluded or None,
         "differences": list(found.differences),
     }  # fmt: skip
 
@@ -104,6 +108,9 @@ def _print(found: Trace, out: Path | None, *, dry_run: bool) -> None:
     grey = meta["intensity"]
     say(f"intensity {grey['policy']}: {grey['low']:g} to {grey['high']:g} become 0 to 255")
     say(f"licence {meta['license']}; catalogue entry version {meta['catalog_version']}")
+    say(found.entry.said)
+    if found.excluded:
+        say(f"left out by exclude.csv: {found.excluded}")
     for file in found.files:
         member = f" [{file.member}]" if file.member else ""
         state = "the same" if file.same else f"now {file.found_sha256[:16] or 'gone'}"

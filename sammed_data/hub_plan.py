@@ -2,7 +2,8 @@
 
 A dataset goes as a whole or not at all, since its shards are its own. It is refused where its data
 are restricted, where nobody is sure of its licence, or where that does not allow slices to be
-passed on. Folders of the machine (`.partial`, `corpus.yaml`, `corpus.lock.yaml`, the index) stay.
+passed on. What is of the machine (`.partial`, `corpus.yaml`, `corpus.lock.yaml`, `catalog`, the
+index) stays.
 """
 
 from __future__ import annotations

@@ -21,12 +21,13 @@ import yaml
 from sammed_data.catalog import CatalogEntry, read_yaml
 from sammed_data.entry_parts import Table
 from sammed_data.plan import DatasetPlan, Meaning
+from sammed_data.propose.names import IMAGE_WORDS, LABEL_WORDS, SEQUENCE_WORDS, word_set
 from sammed_data.sources import case_paths, relative
 from sammed_data.splits import group_key
-from sammed_data.types import CatalogError
+from sammed_data.types import Case, CatalogError
 
 FOLDER = "catalog"
-# A word of a restricted entry is kept if the paths of so many patients have it.
+# A word of a restricted entry that is not common is kept if the paths of so many patients have it.
 FEWEST_PATIENTS = 5
 # All that rows of a given file depend on; the rest of a restricted entry stays out. Its splits
 # may list patients, and each row has its split; its roots are names of archives, which are keyed.
@@ -35,6 +36,13 @@ _OF_ROWS = (
     "unions", "patient", "role", "axes", "window", "intensity", "grid", "license", "homepage",
     "privacy", "burned_in",
 )  # fmt: skip
+# Words that name no patient, besides those of the structures that the entry labels.
+_COMMON = IMAGE_WORDS | LABEL_WORDS | SEQUENCE_WORDS
+_COMMON |= word_set(
+    "png jpg jpeg tif tiff bmp gif nii gz nrrd nhdr mha mhd dcm ima npy npz mat csv tsv json xml "
+    "zip train training tr val valid validation test testing ts patient patients pat subject "
+    "subjects sub case cases study studies series"
+)
 _HEAD = "# What the rows of {} were made by; written by `sammed data build`, read by `trace`.\n"
 
 
@@ -163,19 +171,29 @@ def _identifying(dataset: DatasetPlan) -> str:
     if entry.collection is not None:
         return "it is a released collection, whose rules may name patients"
     if entry.layout.exclude:
-        return "its layout.exclude may name files of a patient"
+        return "layout.exclude may name files of a patient"
+    named = {w for meaning in dataset.meanings.values() for w in _words(meaning.structure)}
+    own: dict[str, str] = {}
+    for key, text in _path_texts(entry):
+        own |= {w: key for w in _words(text) if w not in _COMMON | named | own.keys()}
+    if own and (entry.patient is None or entry.patient.unit != "patient"):
+        key = next(iter(own.values()))
+        return f"{key} has words of its own, and without the patients of its files one may be named"
+    texts = _paths_by_patient(dataset.cases) if own else ()
+    for word, key in own.items():
+        if not _shared(word, texts):
+            return (
+                f"{key} has a word that fewer than {FEWEST_PATIENTS} patients have in their paths"
+            )
+    return ""
+
+
+def _paths_by_patient(cases: Iterable[Case]) -> list[str]:
     patients: dict[str, list[str]] = {}
-    for case in dataset.cases:
+    for case in cases:
         paths = [relative(path, case.root).casefold() for _, path in case_paths(case)]
         patients.setdefault(group_key(case), []).extend(paths)
-    texts = ["\n".join(paths) for paths in patients.values()]
-    for key, text in _path_texts(entry):
-        for word in _words(text):
-            if not _shared(word, texts):
-                return (
-                    f"{key} has words that the paths of fewer than {FEWEST_PATIENTS} patients have"
-                )
-    return ""
+    return ["\n".join(paths) for paths in patients.values()]
 
 
 def _shared(word: str, texts: Iterable[str]) -> bool:
@@ -192,16 +210,17 @@ def _path_texts(entry: CatalogEntry) -> Iterator[tuple[str, str]]:
     for label in entry.layout.labels:
         yield "layout.labels", label.pattern
     if entry.patient is not None:
-        yield "patient.regex", _plain(entry.patient.regex)
+        yield "patient.regex", _without_syntax(entry.patient.regex)
     yield "label_encoding.image_name", entry.label_encoding.image_name or ""
     for key, table in tables:
         if table is not None:
             yield key, f"{table.pattern} {table.id}"
 
 
-def _plain(regex: str) -> str:
-    """A regular expression without what is syntax in it."""
-    return re.sub(r"\\[A-Za-z]|\[[^\]]*\]|\(\?P<\w+>|\(\?[:=!<]+|\{[\d,]+\}", " ", regex)
+def _without_syntax(regex: str) -> str:
+    """A regular expression without its syntax and single letters, such as the p of ``p12``."""
+    syntax = r"\\[A-Za-z]|\[[^\]]*\]|\(\?P<\w+>|\(\?[:=!<]+|\{[\d,]+\}"
+    return re.sub(r"(?<![^\W_])[^\W\d_](?![^\W_])", " ", re.sub(syntax, " ", regex))
 
 
 def _words(text: str) -> list[str]:

@@ -8,23 +8,27 @@ names: every case is given its pseudonym anew, and nothing but the key has to be
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import reduce
+from operator import and_
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from sammed_data.build import find_datasets
 from sammed_data.codecs import decode_image, decode_mask
 from sammed_data.corpus import Corpus, Row
 from sammed_data.index import name_hash, open_index
 from sammed_data.plan import BuildOptions, DatasetPlan, ShardPlan
 from sammed_data.privacy import Pseudonyms
 from sammed_data.rows import ShardTask
+from sammed_data.shards import read_rejections
 from sammed_data.sources import case_paths, digest, relative
+from sammed_data.trace_entry import EntryUsed, find_by_entry
 from sammed_data.types import Case, CorpusError, UsageError, nearest
 from sammed_data.unpack import unpacked
 from sammed_data.work import Counts, case_items
@@ -52,6 +56,8 @@ class Trace:
 
     Attributes:
         row: as stored, with pixels.
+        entry: which catalogue entry it was made again by.
+        excluded: why readers leave the row out; '' = they do not.
         files: its sources.
         image: made again, (H, W) or (H, W, 3) uint8; None where the source gives no such row now.
         masks_MHW: made again, bool.
@@ -59,6 +65,8 @@ class Trace:
     """
 
     row: Row
+    entry: EntryUsed
+    excluded: str
     files: tuple[SourceFile, ...]
     image: NDArray[Any] | None
     masks_MHW: NDArray[np.bool_] | None
@@ -69,15 +77,40 @@ def find_row(corpus: Corpus, sample_id: str, *, keep: bool = True) -> Row:
     """A row of the corpus by its id, excluded or not, with pixels; ``keep`` as for the index.
 
     Raises:
-        UsageError: no such row; the nearest ids of its dataset are named.
+        UsageError: no such row: its patient was withdrawn, or its case set aside; else the nearest
+            ids of its dataset are named.
     """
     index = open_index(corpus, keep=keep)
     found = np.flatnonzero(index.rows_N["sample"] == name_hash(sample_id))
     if not len(found):
-        raise UsageError(
-            f"no sample {sample_id!r} in {corpus.root}; {_neighbours(corpus, sample_id)}"
-        )
-    return corpus.at(*index.place(int(found[0])))
+        said = _set_aside(corpus, sample_id) or _neighbours(corpus, sample_id)
+        raise UsageError(f"no sample {sample_id!r} in {corpus.root}; {said}")
+    row = corpus.at(*index.place(int(found[0])))
+    withdrawn = corpus.exclusions.withdrawn(row.dataset)
+    if row.meta["patient_id"] in withdrawn:  # the withdrawal was stopped half-way
+        said = _withdrawn(corpus, row.dataset, withdrawn[row.meta["patient_id"]])
+        raise UsageError(f"no sample {sample_id!r} in {corpus.root}; {said}")
+    return row
+
+
+def _set_aside(corpus: Corpus, sample_id: str) -> str:
+    """Why the corpus has no row of the case of a sample, where it knows; else ''."""
+    dataset, *inner = sample_id.split("--")
+    case_id = "--".join(inner[:-2])
+    here = {"dataset": dataset, "case_id": case_id, "level": "case"}
+    wanted = reduce(and_, (pc.field(k) == v for k, v in here.items()))
+    for row in read_rejections(corpus.root).filter(wanted).to_pylist():
+        if row["rule"] == "excluded":
+            return _withdrawn(corpus, dataset, row["reason"].removeprefix("excluded: "))
+        return f"its case was set aside by the rule {row['rule']}: {row['reason']}"
+    return ""
+
+
+def _withdrawn(corpus: Corpus, dataset: str, reason: str) -> str:
+    """That a patient is gone; of a restricted source not why, which is free text."""
+    public = [d["id"] for d in corpus.manifest["datasets"] if d.get("privacy") == "public"]
+    why = f" ({reason})" if dataset in public else ""
+    return f"its patient was withdrawn{why}: the rows are gone, and no build brings them back"
 
 
 def _neighbours(corpus: Corpus, sample_id: str) -> str:
@@ -106,7 +139,8 @@ def trace(
     Args:
         corpus: opened corpus.
         sample_id: of the row.
-        source: catalogue folder the corpus was built from; None = the bundled one.
+        source: catalogue folder the corpus was built from; None = the entry that the corpus keeps,
+            else the bundled one.
         root: where the datasets lie.
         key_file: the site's key, for restricted datasets.
         keep: as for the index.
@@ -117,7 +151,7 @@ def trace(
         CorpusError: its case is not there any more, or the key is another one.
     """
     row = find_row(corpus, sample_id, keep=keep)
-    dataset = find_datasets(source, root, [row.dataset], key_file).datasets[0]
+    dataset, entry = find_by_entry(corpus, row.dataset, source, root, key_file)
     names = Pseudonyms(dataset=row.dataset, secret=dataset.secret)
     case = _case(dataset, names, row)
     options = BuildOptions.from_plain(corpus.manifest["options"])
@@ -126,7 +160,17 @@ def trace(
         (ready,) = stack.enter_context(unpacked((case,), scratch))
         files = _files(ready, names, row)
         made = _row_again(ready, dataset, row, options, scratch)
-    return _compared(row, files, made)
+    image, masks_MHW, differences = _compared(row, made)
+    ids = {"sample_id": row.sample_id, "dataset": row.dataset, **row.meta}
+    return Trace(
+        row=row,
+        entry=entry,
+        excluded=corpus.exclusions.reason(ids) or "",
+        files=files,
+        image=image,
+        masks_MHW=masks_MHW,
+        differences=differences,
+    )
 
 
 def _case(dataset: DatasetPlan, names: Pseudonyms, row: Row) -> Case:
@@ -175,12 +219,12 @@ def _row_again(
     return None
 
 
-def _compared(row: Row, files: Sequence[SourceFile], made: Mapping[str, Any] | None) -> Trace:
+def _compared(
+    row: Row, made: Mapping[str, Any] | None
+) -> tuple[NDArray[Any] | None, NDArray[np.bool_] | None, tuple[str, ...]]:
+    """Image and masks as made now, and what of them is not as stored."""
     if made is None:
-        return Trace(
-            row=row, files=tuple(files), image=None, masks_MHW=None,
-            differences=("the source gives no such slice any more",),
-        )  # fmt: skip
+        return None, None, ("the source gives no such slice any more",)
     image = decode_image(made["image"]["bytes"])
     masks = [decode_mask(m["mask"]["bytes"]) for m in made["masks"]]
     differences = []
@@ -195,7 +239,4 @@ def _compared(row: Row, files: Sequence[SourceFile], made: Mapping[str, Any] | N
         # Pixels are the same: name the columns that are not.
         keys = [k for k, v in row.meta.items() if k in made and made[k] != v]
         differences.append(f"metadata: {', '.join(sorted(keys)) or 'a mask measurement'}")
-    return Trace(
-        row=row, files=tuple(files), image=image, masks_MHW=np.stack(masks),
-        differences=tuple(differences),
-    )  # fmt: skip
+    return image, np.stack(masks), tuple(differences)

@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from sammed_data.corpus import SCHEMA, Corpus
+from sammed_data.curate import RULES
 from sammed_data.engine import fail_point
 from sammed_data.exclude import Exclusion, save
 from sammed_data.index import FOLDER, open_index
@@ -89,7 +90,8 @@ def withdraw(
         )
     touched = _shards_of(corpus, dataset, patient_id, typed or patient_id)
     with staging_folder(root) as staging:
-        taken = {n: _stage_shard(corpus, n, patient_id, reason.strip(), staging) for n in touched}
+        why = _recorded(corpus, dataset, reason.strip())
+        taken = {n: _stage_shard(corpus, n, patient_id, why, staging) for n in touched}
         if sum(s["rows"] for s in corpus.manifest["shards"]) == sum(t.rows for t in taken.values()):
             raise CorpusError(f"{root} holds no other patient: remove the folder instead")
         # Without its record a shard counts as not built: a build after a kill makes it anew.
@@ -216,13 +218,17 @@ def _stage_shard(corpus: Corpus, number: int, patient_id: str, reason: str, stag
         elif rejection.level == "mask":
             taken.masks[rejection.rule] += rejection.count
     kept += [
-        Rejection(
-            dataset=dataset, case_id=case, level="case", rule=_RULE, reason=f"excluded: {reason}"
-        )
+        Rejection(dataset=dataset, case_id=case, level="case", rule=_RULE, reason=reason)
         for case in sorted(taken.cases)
     ]
     write_rejections(staging / f"{stem}.withdraw.rejections", kept)
     return taken
+
+
+def _recorded(corpus: Corpus, dataset: str, reason: str) -> str:
+    """What the rejections say: the reason, and of restricted data the rule, as a build writes."""
+    about = next(d for d in corpus.manifest["datasets"] if d["id"] == dataset)
+    return f"excluded: {reason}" if about.get("privacy") == "public" else RULES[_RULE][1]
 
 
 def _take_record(stem: str, staging: Path) -> dict[str, Any] | None:

@@ -163,7 +163,8 @@ def test_a_withdrawal_equals_a_build_without_the_patient(corpus, source, tmp_pat
     assert Corpus(fresh).manifest == Corpus(corpus).manifest
     for shard in Corpus(fresh).shards:
         assert shard.read_bytes() == (corpus / shard.relative_to(fresh)).read_bytes()
-    for name in ("corpus.lock.yaml", "corpus.yaml", "README.md", "exclude.csv"):
+    kept = "catalog/fake_mr.yaml"
+    for name in ("corpus.lock.yaml", "corpus.yaml", "README.md", "exclude.csv", kept):
         assert (fresh / name).read_text() == (corpus / name).read_text()
 
 

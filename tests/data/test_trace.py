@@ -67,10 +67,12 @@ def test_the_verb_prints_writes_and_compares(made: Path, tmp_path: Path) -> None
     assert [f["same"] for f in said["files"]] == [True] * len(row.meta["sources"])
 
 
-def test_a_corpus_of_own_entries_asks_for_their_folder(made: Path) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_corpus_of_own_entries_needs_no_folder_of_them(made: Path, kind: str) -> None:
     corpus = Corpus(made / "corpus")
-    with pytest.raises(UsageError, match="'phantom_ct'.*; entries of your own .* --source FOLDER"):
-        trace(corpus, corpus.index()[0].sample_id, source=None, root=made / "data")
+    row = next(row for row in corpus.index() if row.dataset == kind)
+    found = trace(corpus, row.sample_id, source=None, root=made / "data")
+    assert (found.entry.origin, found.differences) == ("kept", ())
 
 
 def test_a_changed_or_lost_source_is_said(made: Path, tmp_path: Path) -> None:
