@@ -58,6 +58,7 @@ class BuildResult:
         kept: datasets of the older corpus that were left as they are (``only``).
         refused: dataset -> why its licence left it out.
         source_bytes: size of the source files of all shards.
+        twice: groups of datasets whose entries find the same images.
     """
 
     manifest: Mapping[str, Any]
@@ -69,6 +70,7 @@ class BuildResult:
     kept: tuple[str, ...] = ()
     refused: Mapping[str, str] = field(default_factory=dict)
     source_bytes: int = 0
+    twice: tuple[tuple[str, ...], ...] = ()
 
     @property
     def quarantined(self) -> int:
@@ -292,7 +294,17 @@ def finish(planned: Planned, ran: Ran, staging: Path, out: Path) -> BuildResult:
         kept=tuple(sorted(planned.kept.ids)),
         refused=planned.found.refused,
         source_bytes=sum(shard.source_bytes for shard in planned.shards),
+        twice=_twice(planned.found.datasets),
     )
+
+
+def _twice(datasets: Sequence[DatasetPlan]) -> tuple[tuple[str, ...], ...]:
+    """Groups of datasets that begin with the same image: their entries describe one folder."""
+    first: dict[Path, list[str]] = {}
+    for dataset in datasets:
+        if dataset.cases:
+            first.setdefault(dataset.cases[0].image_path, []).append(dataset.entry.id)
+    return tuple(tuple(names) for names in first.values() if len(names) > 1)
 
 
 def as_note(order: Order) -> dict[str, Any]:
@@ -443,6 +455,11 @@ def absent_sentence(entry: CatalogEntry, root: Path) -> str:
     folders = list(dict.fromkeys([*entry.root, entry.id]))
     places = " or ".join(str(root / name) for name in folders[:2])
     access = "" if entry.access == "open" else f" ({entry.access} needed)"
+    if not entry.homepage.startswith("http"):  # one's own
+        return (
+            f"{entry.id} is not on disk: expected its files in {places}, or in {root} itself; let "
+            "--root name their folder, or mend the patterns of the entry"
+        )
     return (
         f"{entry.id} is not on disk: get it from {entry.homepage}{access} and unpack it to {places}"
     )

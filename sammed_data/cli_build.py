@@ -6,6 +6,7 @@ import os
 import time
 from collections import Counter
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, NamedTuple
 
 import typer
@@ -117,6 +118,7 @@ def build(
     from sammed_data.part import parse_part
     from sammed_data.parts import build_part
     from sammed_data.plan import BuildOptions
+    from sammed_data.privacy import read_key
     from sammed_data.run_shards import How
     from sammed_data.stages import profile_lines
     from sammed_data.stores import absolute
@@ -151,6 +153,8 @@ def build(
         license=tuple(split_names(license_)),
         decisions=decisions or chosen.decisions or _decisions_under(chosen.root),
     )
+    if key is not None:
+        read_key(key)  # a wrong path is an error also where nothing asks for the key
     share = None if part is None else parse_part(part, os.environ)
     if dry_run:
         report_plan(plan(order, absolute(out)), out)
@@ -172,6 +176,10 @@ def build(
         result = build_order(order, out, how)
     seconds = time.perf_counter() - began
     report_build(result, out)
+    if key is not None and all(d["privacy"] == "public" for d in result.manifest["datasets"]):
+        typer.echo(
+            "--key was not used: no dataset is `privacy: restricted`, names are as they were"
+        )
     if not result.reused and not result.kept:  # else some images were built at another time
         typer.echo(speed_line(result, seconds, how.workers))
     if profile:
@@ -290,7 +298,7 @@ def _report_part(result: PartResult, out: Path) -> None:
     bad = f", {result.quarantined} cases quarantined" if result.quarantined else ""
     typer.echo(
         f"part {result.part}: {result.built} shards built, {result.reused} already there{bad}; "
-        f"when all parts have run: sammed data merge {out}"
+        f"when all parts have run: sammed data merge {quote(str(out))}"
     )
 
 
@@ -338,6 +346,12 @@ def report_build(result: BuildResult, out: Path) -> None:
         more = f" and {len(result.absent) - 8} more" if len(result.absent) > 8 else ""
         console.print(
             f"not on disk: {names}{more} (`sammed data list` says where to get each)",
+            highlight=False,
+        )
+    for names in result.twice:
+        console.print(
+            f"the same images, built more than once: {', '.join(names)} (their entries find the "
+            "same files; name one under --only)",
             highlight=False,
         )
     for name, reason in sorted(result.refused.items()):

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from sammed_data.build import (
@@ -161,8 +162,11 @@ def survey_merge(out: Path, root: Path | None = None, *, build: bool = False) ->
 def _order_of(out: Path, root: Path | None) -> Order:
     note = _plan_of(out)
     if note is None:
-        held = "is complete already" if read_manifest(out) else "holds no part of a build"
-        raise CorpusError(f"nothing to merge: {out} {held}; run `sammed data build --part 0/N`")
+        if read_manifest(out):
+            raise CorpusError(f"nothing to merge: {out} is complete already")
+        raise CorpusError(
+            f"nothing to merge: {out} holds no part of a build; run `sammed data build --part 0/N`"
+        )
     return from_note(note["order"] | ({"root": str(root.absolute())} if root else {}))
 
 
@@ -172,8 +176,8 @@ def _missing(planned: Planned, missing: Sequence[ShardPlan], out: Path) -> str:
     return (
         f"{len(stems)} of {len(planned.shards)} shards are not there, or were made with other "
         f"options or from files of another size or date: {named}; run {_homes(planned, stems, out)}"
-        f" once more (finished shards are not built again), or `sammed data merge {out} --build` "
-        f"to build them here"
+        f" once more (finished shards are not built again), or `sammed data merge "
+        f"{quote(str(out))} --build` to build them here"
     )
 
 
@@ -215,7 +219,7 @@ def status(out: Path) -> Status:
         if manifest is None:
             raise CorpusError(
                 f"expected a corpus or an unfinished build at {out}, found neither: run "
-                f"`sammed data build --out {out}`"
+                f"`sammed data build --out {quote(str(out))}`"
             )
         return Status(published=True, datasets=_published(manifest))
     staging = out / ".partial"

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 
 from sammed_data.engine import fail_point, run_tasks
 from sammed_data.plan import ShardPlan
@@ -72,9 +73,9 @@ class Ran:
             reasons = [f"{stem}: {reason}" for stem, reason in sorted(self.failed.items())]
             raise CorpusError(
                 f"{len(self.failed)} of {total} shards failed, {first_of(reasons)}; the others are "
-                f"kept: `sammed data status {out}` lists them, {out}/.partial/SHARD.failed.json "
-                f"has the traceback, the same command with --retry-failed tries them again, one at "
-                f"a time"
+                f"kept: `sammed data status {quote(str(out))}` lists them, "
+                f"{out}/.partial/SHARD.failed.json has the traceback, the same command with "
+                f"--retry-failed tries them again, one at a time"
             )
         if self.left:
             raise CorpusError(

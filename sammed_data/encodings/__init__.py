@@ -93,9 +93,24 @@ def pair_on_grid(image: Volume, labels: LabelVolume, entry: CatalogEntry) -> Vol
     raise GeometryError(
         "expected image and labels on one grid, found the image "
         f"{grid_words(image_shape, image.geometry)} and the labels "
-        f"{grid_words(labels.shape_zyx, labels.geometry)}; check that they belong together, "
-        "or state `grid: resample_image` in the entry"
+        f"{grid_words(labels.shape_zyx, labels.geometry)}; {_mend(image, image_shape, labels)}"
     )
+
+
+def _mend(image: Volume, shape: tuple[int, ...], labels: LabelVolume) -> str:
+    """What to do about an image and labels on two grids."""
+    turned = [w for w in image.warnings if w.startswith("EXIF")]
+    if turned and labels.shape_zyx == (shape[0], shape[2], shape[1]):
+        return f"{turned[0]}: save the picture upright, as its mask was drawn"
+    if image.geometry is not None and labels.geometry is not None:
+        return "check that they belong together, or state `grid: resample_image` in the entry"
+    (h, w), (height, width) = shape[1:], labels.shape_zyx[1:]
+    if image.geometry is None and labels.geometry is None and abs(w * height - h * width) < h + w:
+        return (
+            "check that they belong together; if these are two sizes of one picture, state `grid: "
+            "resize_image` in the entry"
+        )
+    return "check that they belong together"
 
 
 ENCODINGS: Mapping[str, Encoding] = {

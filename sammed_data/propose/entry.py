@@ -85,11 +85,11 @@ def entry_of(
     }
     if extra.get("sequence", "").lower() not in _NO_SEQUENCES and modality.value == "MR":
         entry["sequence"] = extra["sequence"]
-    for key in ("splits", "grid", "quirks"):
+    for key in ("root", "splits", "grid", "quirks"):
         if extra.get(key):
             entry[key] = extra[key]
     order = (
-        "id", "name", "modality", "sequence", "dims", "layout", "label_encoding", "labels",
+        "id", "name", "modality", "sequence", "dims", "root", "layout", "label_encoding", "labels",
         "patient", "splits", "grid", "license", "homepage", "quirks", "evidence", "privacy",
     )  # fmt: skip
     return {k: entry[k] for k in order if k in entry}

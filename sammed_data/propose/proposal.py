@@ -16,13 +16,15 @@ from sammed_data.propose import modality as modalities
 from sammed_data.propose import patients
 from sammed_data.propose.axes import axes_inference
 from sammed_data.propose.carriers import Answers, Doubt, Group, Inference, Item, Proposal, worst
-from sammed_data.propose.coding import Coding
+from sammed_data.propose.coding import LOOKS, Coding
 from sammed_data.propose.documents import Statement
 from sammed_data.propose.entry import entry_of, layout_of, slug
 from sammed_data.propose.formats import Look, channels_of, grid_key
 from sammed_data.propose.naming import Labels, find_labels, parse_labels
+from sammed_data.propose.roles import spread
 from sammed_data.propose.run_rules import runs_inference
 from sammed_data.propose.told_splits import Splits, find_splits, splits_inference
+from sammed_data.readers.raster import turned
 from sammed_data.types import CatalogError, UsageError, nearest
 
 _BY_HEADER = ("dicom_seg", "rtstruct", "seg_nrrd", "polygons")
@@ -147,10 +149,16 @@ class Proposer:
         sequence = group.image_patterns[0][1] if len(group.image_patterns) == 1 else ""
         return {
             "quirks": list(coding.notes),
+            "root": self._folder(),
             "grid": self._grid(group),
             "splits": None if splits is None else splits.globs,
             "sequence": "" if sequence.startswith("000") else sequence,
         }
+
+    def _folder(self) -> list[str]:
+        """The folder's name, so that a build finds it from the folder above too."""
+        name = self.root.absolute().name  # not resolved: of a link, its own name
+        return [name] if name not in ("", "..") and not (self.root / name).exists() else []
 
     def _grid(self, group: Group) -> str:
         for pair in [p for p in group.pairs if p.labels[0].kind in ("nifti", "itk")][:2]:
@@ -185,6 +193,10 @@ class Proposer:
         if lost or more:
             evidence += f"; the patterns lose {lost} of these pairs and add {more}"
             doubt = "high"
+        upright = _turned(self.root, group)
+        if upright:
+            evidence += f"; {upright}"
+            doubt = worst(doubt, "medium")
         if unpaired:
             evidence += f"; {unpaired} files without a partner"
             doubt = worst(doubt, "medium")
@@ -208,6 +220,20 @@ class Proposer:
                                  evidence="an image and its mask lie on other grids: the image is "
                                  "resampled"))  # fmt: skip
         return out
+
+
+def _turned(root: Path, group: Group) -> str:
+    """A sentence if photographs are to be shown turned, '' else."""
+    images = list({p.image.path: p.image for p in group.pairs if p.image.kind == "raster"}.values())
+    some = spread(images, LOOKS)
+    found = [i.path for i in some if turned(root / i.path)]
+    if not found:
+        return ""
+    return (
+        f"{len(found)} of {len(some)} pictures looked at, such as {found[0]}, are to be shown "
+        "turned (EXIF), which is not applied: look whether their masks lie on them, else save "
+        "them upright"
+    )
 
 
 def _paired(entry: Mapping[str, Any], root: Path) -> tuple[set[tuple[str, str]], int]:

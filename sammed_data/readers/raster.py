@@ -1,7 +1,8 @@
 """PNG, JPEG, TIFF, BMP, GIF, PNM (also gzipped): one slice, without a geometry.
 
-EXIF orientation is applied to neither images nor masks: both stay as stored, so they fit each
-other. The resolution tags of raster files speak of print, not of tissue, and are not read.
+EXIF orientation is applied to neither images nor masks: both stay as stored, which a row of a
+photograph that is to be shown turned says in its notes. The resolution tags of raster files speak
+of print, not of tissue, and are not read.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ SUFFIXES = (
 )  # fmt: skip
 # Others that PIL knows run a program (EPS) or open files that they name.
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM")
+_ORIENTATION = 0x0112  # tag of EXIF
 _WHITE_IS_ZERO, _PALETTE = 0, 3  # values of the PhotometricInterpretation tag of TIFF
 _TIFF_DAMAGE = (OSError, IndexError, ValueError, KeyError, TypeError, RuntimeError, ArithmeticError)
 
@@ -37,7 +39,7 @@ def read(path: Path) -> Volume:
     bits = 8 if array.dtype == bool else max(8, min(32, array.dtype.itemsize * 8))
     if array.dtype == bool:
         array = array.astype(np.uint8) * 255
-    return Volume(array=array, geometry=None, bits=bits)
+    return Volume(array=array, geometry=None, bits=bits, warnings=turned(path))
 
 
 def read_labels(path: Path, *, colours: bool = False) -> NDArray[Any]:
@@ -105,6 +107,22 @@ def _load_pil(path: Path, *, colours: bool) -> NDArray[Any]:
     if array.dtype == np.int32 and array.min() >= 0 and array.max() < 65536:
         array = array.astype(np.uint16)  # older PIL widens a 16-bit PNG
     return array[None]
+
+
+def turned(path: Path) -> tuple[str, ...]:
+    """A warning if a photograph states that it is to be shown turned or mirrored."""
+    from PIL import Image
+
+    if first_bytes(path, 2) != b"\xff\xd8":
+        return ()
+    try:
+        with Image.open(path, formats=("JPEG",)) as image:
+            orientation = image.getexif().get(_ORIENTATION, 1)
+    except (OSError, SyntaxError, ValueError):
+        return ()
+    if orientation in (0, 1):
+        return ()
+    return (f"EXIF orientation {orientation} is not applied",)
 
 
 def _unzipped(path: Path) -> IO[bytes]:

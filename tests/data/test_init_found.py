@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sammed_data.build import absent_sentence
 from sammed_data.discover import discover, find_root
 from sammed_data.presence import possible
+from sammed_data.propose.overlays import try_build
 from sammed_data.propose.patients import candidates
 from tests.data import build_fakes as fakes
 from tests.data import init_folders as folders
@@ -115,3 +117,91 @@ def test_told_colours_of_a_palette(tmp_path):
         _paletted(tmp_path / f"masks/c{k}.png", folders.disc(k, 1), [BLACK, RED])
     entry, _, _, _ = only(tmp_path, encoding="rgb")
     assert set(entry.labels) == {"200,0,0"}
+
+
+def _photograph(path, array, orientation):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(array).save(path, exif=exif)
+
+
+@pytest.mark.parametrize(("orientation", "doubt"), [(1, "low"), (3, "medium")])
+def test_photographs_that_are_to_be_shown_turned_are_in_doubt(tmp_path, orientation, doubt):
+    folders.pairs(tmp_path)
+    for k in range(4):
+        (tmp_path / f"images/c{k}.png").unlink()
+        _photograph(tmp_path / f"images/c{k}.jpg", folders.picture(k, True), orientation)
+    _, doubts, _, proposal = only(tmp_path)
+    assert doubts["pairs"] == doubt
+    assert ("EXIF" in str(proposal.inferences)) == (orientation == 3)
+
+
+def test_a_mask_drawn_on_the_turned_photograph_is_told_from_another_size(tmp_path):
+    folders.pairs(tmp_path)
+    for k in range(4):
+        (tmp_path / f"images/c{k}.png").unlink()
+        turned = np.ascontiguousarray(np.rot90(folders.picture(k, True)))
+        _photograph(tmp_path / f"images/c{k}.jpg", turned, 6)
+    assert "EXIF orientation 6 is not applied" in try_build(only(tmp_path)[3].entry, tmp_path,
+                                                            None).failure  # fmt: skip
+
+
+def test_pictures_of_two_sizes_are_not_told_to_be_resampled_in_space(tmp_path):
+    folders.pairs(tmp_path, lambda k: np.kron(folders.disc(k), np.ones((2, 2), np.uint8)))
+    failure = try_build(only(tmp_path)[3].entry, tmp_path, None).failure
+    assert "grid: resize_image" in failure
+    folders.pairs(tmp_path, lambda k: np.pad(folders.disc(k), 9))
+    failure = try_build(only(tmp_path)[3].entry, tmp_path, None).failure
+    assert failure
+    assert "resize_image" not in failure
+
+
+@pytest.mark.parametrize("name", ["my-study", "Meine Studie é"])
+def test_a_build_finds_the_folder_from_the_one_above(tmp_path, name):
+    root = folders.pairs(tmp_path / name)
+    entry, _, _, _ = only(root, public=True)
+    assert find_root(entry, tmp_path) == root
+    assert find_root(entry, root) == root
+
+
+def test_two_entries_of_one_folder_are_said_and_so_is_a_key_that_nothing_uses(tmp_path):
+    fakes.write_source(tmp_path / "data", n=2)
+    fakes.write_catalog(tmp_path / "c", fakes.entry_dict(), fakes.entry_dict("twin", root=[
+        "fake_mr"]))  # fmt: skip
+    said = ["data", "build", "--source", "c", "--root", "data", "--workers", 1]
+    wrong = fakes.call_cli(*said, "--key", "site.key", cwd=tmp_path)
+    assert wrong.returncode == 2
+    assert "cannot read the key file site.key" in wrong.stderr
+    (tmp_path / "site.key").write_bytes(bytes(range(32)))
+    run = fakes.call_cli(*said, "--key", "site.key", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert "built more than once: fake_mr, twin" in run.stdout
+    assert "--key was not used" in run.stdout
+    one = fakes.call_cli(*said, "--only", "twin", "--out", "one", cwd=tmp_path)
+    assert "built more than once" not in one.stdout
+
+
+def test_commands_to_copy_are_quoted(tmp_path):
+    fakes.write_source(tmp_path / "data", n=2)
+    fakes.write_catalog(tmp_path / "c")
+    said = [
+        "data",
+        "build",
+        "--source",
+        "c",
+        "--root",
+        "data",
+        "--workers",
+        1,
+        "--out",
+        "my corpus",
+    ]
+    run = fakes.call_cli(*said, "--part", "0/1", cwd=tmp_path)
+    assert "sammed data merge 'my corpus'" in run.stdout
+
+
+def test_ones_own_data_that_are_not_there_have_no_address(tmp_path):
+    entry = fakes.make_entry(homepage="own data")
+    assert "get it from" not in absent_sentence(entry, tmp_path)
+    assert str(tmp_path / "fake_mr") in absent_sentence(entry, tmp_path)
