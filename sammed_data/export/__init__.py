@@ -48,7 +48,12 @@ class Chosen:
                 raise UsageError(f"unknown split {split!r}; {nearest(split, SPLITS)}")
 
     def rows(self, corpus: Corpus) -> Iterator[tuple[Row, list[MaskRow]]]:
-        """Rows with pixels and the masks of each that count; rows without any are left out."""
+        """Rows with pixels and the masks of each that count; rows without any are left out.
+
+        Raises:
+            CorpusError: two samples have the same name as a file.
+        """
+        names: dict[str, str] = {}
         for shard, path in enumerate(corpus.shards):
             if path.parent.name not in self.splits:
                 continue
@@ -57,6 +62,12 @@ class Chosen:
                     break  # a shard has one dataset
                 kept = self.masks(row)
                 if kept:
+                    other = names.setdefault(safe_name(row.sample_id).lower(), row.sample_id)
+                    if other != row.sample_id:
+                        raise CorpusError(
+                            f"{other} and {row.sample_id} would be written to one file: rename one "
+                            "of the cases in its source, or leave it out with `sammed data exclude`"
+                        )
                     yield row, kept
 
     def masks(self, row: Row) -> list[MaskRow]:
@@ -86,7 +97,6 @@ class Written:
         """One more image."""
         self.images += 1
         self.masks += masks
-        self.lost["masks outside the view, or of a second annotator"] += len(row.masks) - masks
         self.splits[row.split] += 1
         self.datasets[row.dataset] += 1
 
@@ -114,6 +124,7 @@ def export(corpus: Corpus, out: Path, writer: Writer, chosen: Chosen) -> Written
     try:
         written = writer(corpus, staging, chosen)
         _refuse_nothing(corpus, chosen, written)
+        written.lost += _left_out(corpus, chosen)
         _write_about(corpus, staging, chosen, written)
         staging.rename(out)
     finally:
@@ -134,7 +145,23 @@ def count(corpus: Corpus, out: Path, chosen: Chosen) -> Written:
         if kept:
             found.count(row, len(kept))
     _refuse_nothing(corpus, chosen, found)
+    found.lost += _left_out(corpus, chosen)
     return found
+
+
+def _left_out(corpus: Corpus, chosen: Chosen) -> Counter[str]:
+    """What of the chosen datasets and splits does not count, with the images that have no more."""
+    lost = Counter[str]()
+    for row in corpus.index(chosen.splits):
+        if chosen.datasets and row.dataset not in chosen.datasets:
+            continue
+        kept = {mask.index for mask in chosen.masks(row)}
+        lost["images without a mask that counts"] += not kept
+        for mask in row.masks:
+            if mask.index not in kept:
+                other = chosen.view.annotator not in (None, mask.annotator)
+                lost["masks of another annotator" if other else "masks outside the view"] += 1
+    return lost
 
 
 def _check(corpus: Corpus, out: Path, chosen: Chosen) -> None:

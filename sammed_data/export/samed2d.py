@@ -14,7 +14,6 @@ from pathlib import Path
 from sammed_data.codecs import encode_image
 from sammed_data.corpus import Corpus
 from sammed_data.export import Chosen, Written, image_png, safe_name, write_json
-from sammed_data.types import CorpusError
 
 
 def write(corpus: Corpus, folder: Path, chosen: Chosen) -> Written:
@@ -24,12 +23,8 @@ def write(corpus: Corpus, folder: Path, chosen: Chosen) -> Written:
     (folder / "masks").mkdir()
     written = Written()
     by_split: dict[str, dict[str, list[str]]] = {}
-    seen: set[str] = set()
     for row, masks in chosen.rows(corpus):
         stem = safe_name(row.sample_id)
-        if stem.lower() in seen:
-            raise CorpusError(f"two samples would be written as {stem}.png, one is {row.sample_id}")
-        seen.add(stem.lower())
         if row.ignore_HW is not None:
             written.lost["images whose ignore region is not in the layout"] += 1
         (folder / "images" / f"{stem}.png").write_bytes(image_png(row))

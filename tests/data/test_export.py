@@ -15,9 +15,10 @@ from sammed_data.build import build
 from sammed_data.cli import app
 from sammed_data.codecs import decode_image
 from sammed_data.corpus import VIEWS, Corpus
-from sammed_data.export import Chosen, coco, export, nnunet, samed2d
+from sammed_data.export import Chosen, Writer, coco, export, nnunet, samed2d
 from sammed_data.phantom import write_phantoms
 from sammed_data.types import CorpusError, UsageError
+from tests.data import build_fakes as fakes
 
 
 @pytest.fixture(scope="module")
@@ -170,8 +171,9 @@ def test_views_and_existing_folders(corpus: Corpus, tmp_path: Path) -> None:
     about = read(tmp_path / "b" / "about.json")
     assert about["view"] == "sam-med2d"
     assert about["masks"] == large.masks
-    left = about["not_in_this_layout"]["masks outside the view, or of a second annotator"]
-    assert 0 < left <= every.masks - large.masks  # images without any mask left are not written
+    left = about["not_in_this_layout"]
+    assert left["masks outside the view"] == every.masks - large.masks
+    assert left.get("images without a mask that counts", 0) == every.images - large.images
     assert {d["id"] for d in about["datasets"]} == {"phantom_ct", "phantom_fundus"}
     with pytest.raises(UsageError, match="exists"):
         export(corpus, tmp_path / "a", samed2d.write, Chosen())
@@ -187,3 +189,17 @@ def test_the_verb(corpus: Corpus, tmp_path: Path) -> None:
     assert (tmp_path / "raw" / "Dataset007_phantom_fundus" / "dataset.json").is_file()
     run = CliRunner().invoke(app, [*command[:1], str(tmp_path / "x"), "--format", "coc"])
     assert isinstance(run.exception, CorpusError | UsageError)
+
+
+@pytest.mark.parametrize("writer", [samed2d.write, nnunet.write, coco.write])
+def test_two_samples_of_one_file_name_are_refused(tmp_path: Path, writer: Writer) -> None:
+    for name in ("p01 a", "p01_a"):
+        image, label = fakes.volume_pair(1)
+        fakes.write_case(tmp_path / "data/fake_mr", name, image, label)
+    fakes.write_catalog(tmp_path / "c")
+    run = fakes.call_cli("data", "build", "--source", "c", "--root", "data", "--workers", 1,
+                         cwd=tmp_path)  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    with pytest.raises(CorpusError, match="p01 a.*p01_a.*one file"):
+        export(Corpus(tmp_path / "corpus"), tmp_path / "out", writer, Chosen())
+    assert not (tmp_path / "out").exists()
