@@ -343,7 +343,7 @@ def read_yaml(path: Path) -> object:
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         return yaml.load(path.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506  both are safe
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as err:
-        said = " ".join(str(err).split())
+        said = " ".join((getattr(err, "strerror", None) or str(err)).split())
         raise CatalogError(f"{path}: expected a YAML file, but {said}; mend or remove it") from err
 
 

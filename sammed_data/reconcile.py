@@ -110,6 +110,8 @@ def reconcile(
     """
     if view not in VIEWS:
         raise UsageError(f"unknown view {view!r}; {nearest(view, VIEWS)}")
+    if not index.is_file():
+        raise ReadError(f"{index}: expected the index of the release, found no such file; fetch it")
     names = released_names(source)
     named = {entry: name for name, entries in names.items() for entry in entries}
     ours, small = _ours(corpus, named, VIEWS[view])

@@ -310,3 +310,4 @@ def test_a_rebuilt_source_is_compared_with_reasons(tmp_path):
     assert {n["source"] for n in json.loads(less.stdout)["lines"]} == {"KiTS"}
     missing = _run("reconcile", tmp_path / "out", "--against", tmp_path / "no.json")
     assert isinstance(missing.exception, ReadError)
+    assert "no.json" in str(missing.exception)
