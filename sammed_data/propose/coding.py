@@ -112,6 +112,7 @@ def threshold_of(seen: Sequence[Seen], *, one_value: bool = True) -> dict[str, A
         if lows - {0.0} or (len(ends) > 2 and one_value):
             return None
         return {"threshold": 127 if top == 255 and len(ends) <= 2 else 0}
-    if all(s.look.lossy or s.look.n_values <= 2 for s in seen):
+    bright = all(s.look.lossy or s.look.n_values < 2 or s.look.high > 127 for s in seen)
+    if bright and all(s.look.lossy or s.look.n_values <= 2 for s in seen):
         return {"threshold": 127}
     return None

@@ -31,7 +31,7 @@ def layout_of(
         image: dict[str, Any] = {"pattern": pattern}
         if channels and len(group.image_patterns) == 1:
             image["channel"] = list(channels)
-        elif len(group.image_patterns) > 1:
+        elif len({s for _, s in group.image_patterns}) > 1:
             image["channel"] = sequence
         images.append(image | _of_array(group.pairs[0].image))
     labels: list[dict[str, Any]] = []

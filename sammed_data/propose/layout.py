@@ -39,9 +39,10 @@ def find_groups(pairs: Sequence[Pair], known: Callable[[str], bool], binary: Map
         named: names that documents beside the data give to labels.
     """
     buckets: dict[tuple[object, ...], list[Joined]] = {}
+    mixed = not _doubles(pairs)
     for pair in pairs:
         joined = Joined(pair=pair, at=align(pair))
-        buckets.setdefault(_signature(joined), []).append(joined)
+        buckets.setdefault(_signature(joined, mixed=mixed), []).append(joined)
     groups: list[Group] = []
     for members in buckets.values():
         groups += _of_bucket(members, known, binary, named)
@@ -51,6 +52,19 @@ def find_groups(pairs: Sequence[Pair], known: Callable[[str], bool], binary: Map
         groups = [_lonely(g) for g in groups]
     groups = [_mixed(g) for g in groups]
     return with_names(groups)
+
+
+def _doubles(pairs: Sequence[Pair]) -> bool:
+    """Whether two images, or two labels, have one name but for their endings."""
+    for paths in ({p.image.path for p in pairs}, {p.labels[0].path for p in pairs}):
+        if len({p.removesuffix(parse(p).suffix) for p in paths}) < len(paths):
+            return True
+    return False
+
+
+def _ending(item: Item, *, mixed: bool) -> str:
+    """The ending that all of a group have; pictures of several formats may make one group."""
+    return "" if mixed and item.kind == "raster" else parse(item.path).suffix.lower()
 
 
 def _lonely(group: Group) -> Group:
@@ -71,7 +85,7 @@ def _mixed(group: Group) -> Group:
     return replace(group, doubt=worst(group.doubt, "medium"), evidence=group.evidence + why)
 
 
-def _signature(joined: Joined) -> tuple[object, ...]:
+def _signature(joined: Joined, *, mixed: bool) -> tuple[object, ...]:
     image, label, at = joined.pair.image, joined.pair.labels[0], joined.at
     a, b = parse(image.path), parse(label.path)
     entities: tuple[str, ...] = ()
@@ -82,7 +96,8 @@ def _signature(joined: Joined) -> tuple[object, ...]:
     if label.kind == "runs":  # a table speaks of all folders that differ by their numbers
         folders = tuple(re.sub(r"[\d.]+", "0", f) for f in folders)
     return (
-        image.kind, a.suffix.lower(), label.kind, b.suffix.lower(), len(at.shared),
+        image.kind, _ending(image, mixed=mixed and label.kind != "runs"),
+        label.kind, _ending(label, mixed=mixed), len(at.shared),
         image.modality, sequence_of(image.path).lower(), channel_of(image.path, label.path),
         folders,
         tuple(_plain(f, at, middle) for f in at.label_folders),
@@ -217,7 +232,7 @@ def _observed(members: Sequence[Joined], observers: Mapping[str, int | None]) ->
         replace(
             first,
             pairs=tuple(p for _, g in groups for p in g.pairs),
-            label_patterns=tuple((g.label_patterns[0][0], n) for n, g in groups),
+            label_patterns=tuple((p, n) for n, g in groups for p, _ in g.label_patterns),
             evidence=f"{images} images with {len(members)} masks by: {members[0].pair.how}; "
             f"{len(groups)} observers by the endings of the masks",
             doubt=worst(*(g.doubt for _, g in groups)),

@@ -146,7 +146,8 @@ class Proposer:
     def _extra(
         self, group: Group, coding: Coding, images: Sequence[Item], splits: Splits | None
     ) -> dict[str, Any]:
-        sequence = group.image_patterns[0][1] if len(group.image_patterns) == 1 else ""
+        sequences = {s for _, s in group.image_patterns}
+        sequence = sequences.pop() if len(sequences) == 1 else ""
         return {
             "quirks": list(coding.notes),
             "root": self._folder(),

@@ -33,18 +33,24 @@ def made(members: Sequence[Joined], *ends: str) -> list[Group]:
         ends: patterns of the label's ending; none = the ending itself, the same for all.
     """
     fields = Fields(values={})
-    image = _image_pattern(members, fields)
-    labels = [_label_pattern(members, fields, end) for end in ends or (None,)]
+    images = _with_endings(_image_pattern(members, fields), [m.pair.image.path for m in members])
+    labels = [
+        pattern
+        for end in ends or (None,)
+        for pattern in _with_endings(
+            _label_pattern(members, fields, end), [m.pair.labels[0].path for m in members]
+        )
+    ]
     hows = Counter(m.pair.how for m in members)
-    images = len({m.pair.image.path for m in members})
-    said = f"{images} images with {len(members)} masks by: {', '.join(sorted(hows))}"
+    n_images = len({m.pair.image.path for m in members})
+    said = f"{n_images} images with {len(members)} masks by: {', '.join(sorted(hows))}"
     first = members[0].pair
     sequence = channel_of(first.image.path, first.labels[0].path) or sequence_of(first.image.path)
     return [
         Group(
             name="",
             pairs=tuple(m.pair for m in members),
-            image_patterns=((image, sequence),),
+            image_patterns=tuple((image, sequence) for image in images),
             label_patterns=tuple((label, 1) for label in labels),
             doubt=worst(*(_sure(h) for h in hows)),
             evidence=said,
@@ -75,11 +81,14 @@ def _image_pattern(members: Sequence[Joined], fields: Fields) -> str:
     ]
     if names[0].suffix == "/":
         return "/".join(folders) + "/"
-    return "/".join([*folders, stem + _suffixes([n.suffix for n in names])])
+    return "/".join([*folders, stem])
 
 
-def _suffixes(found: Sequence[str]) -> str:
-    return found[0] if len(set(found)) == 1 else ".*"
+def _with_endings(pattern: str, paths: Sequence[str]) -> list[str]:
+    """A pattern for each ending that the files have; of a folder the pattern itself."""
+    if pattern.endswith("/"):
+        return [pattern]
+    return [pattern + suffix for suffix in sorted({parse(p).suffix for p in paths})]
 
 
 def _folder(at: Sequence[Aligned], column: Sequence[str], fields: Fields) -> str:
@@ -117,7 +126,7 @@ def _label_pattern(members: Sequence[Joined], fields: Fields, end: str | None) -
         stem = _free_stem([n.stem for n in names], fields, end)
     if names[0].suffix == "/":
         return "/".join(folders) + "/"
-    return "/".join([*folders, stem + _suffixes([n.suffix for n in names])])
+    return "/".join([*folders, stem])
 
 
 def _free_stem(stems: Sequence[str], fields: Fields, end: str | None) -> str:

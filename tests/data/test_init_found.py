@@ -16,7 +16,7 @@ from sammed_data.propose.overlays import try_build
 from sammed_data.propose.patients import candidates
 from tests.data import build_fakes as fakes
 from tests.data import init_folders as folders
-from tests.data.test_init import only
+from tests.data.test_init import only, propose
 
 
 def test_a_long_name_without_a_number_costs_no_time():
@@ -205,3 +205,35 @@ def test_ones_own_data_that_are_not_there_have_no_address(tmp_path):
     entry = fakes.make_entry(homepage="own data")
     assert "get it from" not in absent_sentence(entry, tmp_path)
     assert str(tmp_path / "fake_mr") in absent_sentence(entry, tmp_path)
+
+
+def test_pictures_of_several_formats_are_one_dataset(tmp_path):
+    endings = ("png", "jpg", "JPG", "bmp", "tif", "png")
+    for k, (image, mask) in enumerate(zip(endings, reversed(endings), strict=True)):
+        mask = "png" if mask.lower() == "jpg" and k % 2 else mask
+        folders.save(tmp_path / f"images/c{k}.{image}", folders.picture(k))
+        folders.save(tmp_path / f"masks/c{k}.{mask}", folders.disc(k))
+    (tmp_path / "images/notes.txt").write_text("no image")
+    entry, doubts, cases, proposal = only(tmp_path)
+    assert len(cases) == 6
+    assert (entry.label_encoding.type, entry.label_encoding.threshold) == ("binary", 127)
+    assert doubts["pairs"] == doubts["encoding"] == "low"
+    trial = try_build(proposal.entry, tmp_path, None)
+    assert (trial.images, trial.unpaired, trial.failure) == (6, 0, "")
+
+
+def test_one_image_in_two_formats_is_not_taken_twice(tmp_path):
+    folders.pairs(tmp_path)
+    for k in range(4):
+        folders.save(tmp_path / f"images/c{k}.jpg", folders.picture(k))
+    proposals = propose(tmp_path, public=True)
+    assert len(proposals) == 2
+    assert all(len(p.entry["layout"]["images"]) == 1 for p in proposals)
+
+
+def test_blurred_masks_beside_masks_of_zero_and_one_are_in_doubt(tmp_path):
+    folders.pairs(tmp_path, lambda k: folders.disc(k, 1))
+    for k in range(2):
+        (tmp_path / f"masks/c{k}.png").unlink()
+        folders.save(tmp_path / f"masks/c{k}.jpg", folders.disc(k))
+    assert only(tmp_path)[1]["encoding"] == "high"
