@@ -27,6 +27,7 @@ from sammed_data.trace import trace
 from sammed_data.types import CatalogError, UsageError
 from sammed_data.withdraw import withdraw
 from tests.data import build_fakes as fakes
+from tests.fakes import build_fake
 
 NAMES = ("a_mr", "fake_mr")
 OPEN = {"license": "CC-BY-4.0", "license_confidence": "high"}
@@ -388,3 +389,14 @@ def test_the_hash_is_that_of_the_entry_as_it_was_used(whole, source):
     again = DatasetPlan(entry=kept.entry, cases=(), meanings=kept.meanings)
     lock = read_lock(whole / "corpus.lock.yaml")
     assert entry_hash(again) == entry_hash(used) == lock.sources["fake_mr"].entry_sha256
+
+
+def test_the_bundled_entry_serves_where_the_kept_one_is_gone(tmp_path):
+    build_fake(load_catalogs(None)["hc18"], tmp_path / "data", n_cases=1)
+    build(None, tmp_path / "data", tmp_path / "corpus", only=["hc18"])
+    where = (tmp_path / "corpus", (None, tmp_path / "data"))
+    assert _traced(*where, dataset="hc18").entry.origin == "kept"
+    (tmp_path / "corpus/catalog/hc18.yaml").unlink()
+    found = _traced(*where, dataset="hc18")
+    assert (found.entry.origin, found.entry.same, found.differences) == ("bundled", True, ())
+    assert "hc18.yaml is gone: the rows were built by it" in found.entry.said
