@@ -96,6 +96,7 @@ def init(
     elif not dry_run:
         _say_next(console, results, path, out, public=public)
     for where, why in inspector.unreadable[:5]:
+        why = why.removeprefix(f"{where}: ")
         console.print(f"cannot be read: {where}: {why}", markup=False, highlight=False)
     if any(r["trial"]["failure"] or _bad_cases(r["trial"]) for r in results):
         raise typer.Exit(QUARANTINED)
@@ -250,13 +251,13 @@ def _print_trial(console: Console, trial: Trial, sheet: Path | None) -> None:
         say(f"trial of {trial.cases} of {trial.found} cases: nothing was kept: {trial.failure}")
     else:
         say(
-            f"trial of {trial.cases} of {trial.found} cases: {trial.images} images with "
-            f"{trial.masks} masks kept"
+            f"trial of {trial.cases} of {trial.found} cases: {counted(trial.images, 'image')} with "
+            f"{counted(trial.masks, 'mask')} kept"
         )
     for r in trial.rejected:
-        say(f"  would be rejected: {r.count:,} {r.level} by rule {r.rule}: {r.reason}")
+        say(f"  would be rejected: {counted(r.count, r.level)} by rule {r.rule}: {r.reason}")
     if trial.unpaired:
-        say(f"  without a partner: {trial.unpaired:,} files: {trial.unpaired_reason}")
+        say(f"  without a partner: {counted(trial.unpaired, 'file')}: {trial.unpaired_reason}")
     if trial.shown and sheet is not None:
         say(f"overlays: {sheet} ({trial.shown})")
 
@@ -278,8 +279,9 @@ def _say_next(
             "  head -c 32 /dev/urandom > site.key",
             markup=False, highlight=False,
         )  # fmt: skip
+    look = "look at the overlays, " if any(r["overlays"] for r in results) else ""
     console.print(
-        f"next: look at the overlays, mend what is in doubt, then\n"
+        f"next: {look}mend what is in doubt, then\n"
         f"  sammed data build --source {quote(str(out))} --root {quote(str(path))} "
         f"--only {names}{key}",
         markup=False, highlight=False,

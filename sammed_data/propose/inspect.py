@@ -29,7 +29,7 @@ from sammed_data.propose.roles import Roles, find_roles, spread
 from sammed_data.propose.run_rules import coding_of_runs
 from sammed_data.propose.run_tables import RunTable, run_pairs, run_tables, table_of, with_table
 from sammed_data.propose.survey import MAX_FILES, survey
-from sammed_data.types import ReadError, SammedError, UsageError, nearest
+from sammed_data.types import ReadError, SammedError, UsageError, counted, nearest
 
 _A_GROUP = 3  # images of a group that are read for its modality
 _FEW_LABELS, _FEW_PAIRS, _FEW_FOREIGN = 12, 60, 20
@@ -112,7 +112,9 @@ class Inspector:
             warnings.append(self.found.limit)
         if self.unreadable:
             path, why = self.unreadable[0]
-            warnings.append(f"{len(self.unreadable)} files cannot be read, such as {path}: {why}")
+            why = why.removeprefix(f"{path}: ")
+            those = counted(len(self.unreadable), "file")
+            warnings.append(f"{those} cannot be read, such as {path}: {why}")
         return Proposer(
             self.root,
             self.ontology,

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from sammed_data.propose.carriers import Doubt
 from sammed_data.propose.coding import Coding, Seen, is_jpeg, levels, threshold_of
+from sammed_data.types import counted
 
 _MANY_OBJECTS, _MANY_FLAT, _MAX_COLOURS = 8, 40, 64
 
@@ -169,7 +170,7 @@ def of_colours(seen: Sequence[Seen]) -> Coding:
                       evidence=f"{len(codes)} or more colours: {why}")  # fmt: skip
     doubt: Doubt = "low" if 1 < len(named) <= 12 else "medium"  # one colour may be an object's
     return Coding(type="rgb", values=tuple(named), doubt=doubt,
-                  evidence=f"{len(named)} colours beside black")  # fmt: skip
+                  evidence=f"{counted(len(named), 'colour')} beside black")  # fmt: skip
 
 
 def _rounded(code: int) -> str:

@@ -91,6 +91,7 @@ def try_build(entry: Mapping[str, Any], root: Path, sheet: Path | None, n: int =
             build(place / "catalogs", place / "data", place / "corpus", workers=1)
         except SammedError as err:
             why = str(err).replace(f"{place / 'data'}/", "").replace(str(place / "corpus"), "trial")
+            why = why.removeprefix("no image was kept, nothing was written to trial: ")
             return Trial(cases=len(chosen), found=len(found.cases), failure=why, **said)
         return _result(place / "corpus", sheet, n, len(chosen), len(found.cases), said)
 

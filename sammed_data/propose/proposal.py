@@ -25,7 +25,7 @@ from sammed_data.propose.roles import spread
 from sammed_data.propose.run_rules import runs_inference
 from sammed_data.propose.told_splits import Splits, find_splits, splits_inference
 from sammed_data.readers.raster import turned
-from sammed_data.types import CatalogError, UsageError, nearest
+from sammed_data.types import CatalogError, UsageError, counted, nearest
 
 _BY_HEADER = ("dicom_seg", "rtstruct", "seg_nrrd", "polygons")
 _MAX_EXPLICIT = 60
@@ -199,7 +199,7 @@ class Proposer:
             evidence += f"; {upright}"
             doubt = worst(doubt, "medium")
         if unpaired:
-            evidence += f"; {unpaired} files without a partner"
+            evidence += f"; {counted(unpaired, 'file')} without a partner"
             doubt = worst(doubt, "medium")
         return Inference(key="pairs", value=value, evidence=evidence, doubt=doubt,
                          flag="--images --masks"), entry  # fmt: skip
@@ -272,7 +272,7 @@ def _of_encoding(coding: Coding, entry: Mapping[str, Any], *, shared: bool) -> I
     more = ", ".join(f"{k} {v}" for k, v in rule.items() if k != "type")
     value = f"{rule['type']} ({more})" if more else str(rule["type"])
     bad = Counter(why for _, why in coding.unreadable)
-    said = [f"{sum(bad.values())} label files cannot be read"] if bad else []
+    said = [f"{counted(sum(bad.values()), 'label file')} cannot be read"] if bad else []
     doubt = coding.doubt
     if shared and coding.type not in _BY_HEADER:
         doubt = worst(doubt, "medium")

@@ -10,6 +10,7 @@ from sammed_data.propose.align import Aligned, Fields, bids_pattern, escape
 from sammed_data.propose.carriers import Doubt, Group, Pair, worst
 from sammed_data.propose.names import channel_of, is_bids, parse, sequence_of, split_word
 from sammed_data.propose.pairing import SURE
+from sammed_data.types import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,8 @@ def made(members: Sequence[Joined], *ends: str) -> list[Group]:
     ]
     hows = Counter(m.pair.how for m in members)
     n_images = len({m.pair.image.path for m in members})
-    said = f"{n_images} images with {len(members)} masks by: {', '.join(sorted(hows))}"
+    masks = counted(len(members), "mask")
+    said = f"{counted(n_images, 'image')} with {masks} by: {', '.join(sorted(hows))}"
     first = members[0].pair
     sequence = channel_of(first.image.path, first.labels[0].path) or sequence_of(first.image.path)
     return [

@@ -237,3 +237,12 @@ def test_blurred_masks_beside_masks_of_zero_and_one_are_in_doubt(tmp_path):
         (tmp_path / f"masks/c{k}.png").unlink()
         folders.save(tmp_path / f"masks/c{k}.jpg", folders.disc(k))
     assert only(tmp_path)[1]["encoding"] == "high"
+
+
+def test_where_nothing_is_marked_there_is_no_picture_to_look_at(tmp_path):
+    folders.pairs(tmp_path / "empty", lambda k: 0 * folders.disc(k), n=1)
+    run = fakes.call_cli("data", "init", "empty", "--yes", "--public", cwd=tmp_path)
+    assert run.returncode == 3
+    assert "cases: nothing was kept: images/c0: slices on which" in run.stdout
+    assert "1 image with 1 mask by" in run.stdout
+    assert "next: mend what is in doubt" in run.stdout
