@@ -97,7 +97,7 @@ def init(
         _say_next(console, results, path, out, public=public)
     for where, why in inspector.unreadable[:5]:
         why = why.removeprefix(f"{where}: ")
-        console.print(f"cannot be read: {where}: {why}", markup=False, highlight=False)
+        console.print(f"not read: {where}: {why}", markup=False, highlight=False)
     if any(r["trial"]["failure"] or _bad_cases(r["trial"]) for r in results):
         raise typer.Exit(QUARANTINED)
 

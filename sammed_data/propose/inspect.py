@@ -114,7 +114,7 @@ class Inspector:
             path, why = self.unreadable[0]
             why = why.removeprefix(f"{path}: ")
             those = counted(len(self.unreadable), "file")
-            warnings.append(f"{those} cannot be read, such as {path}: {why}")
+            warnings.append(f"{those} not read, such as {path}: {why}")
         return Proposer(
             self.root,
             self.ontology,

@@ -15,7 +15,7 @@ from sammed_data.propose.carriers import Item, Survey
 from sammed_data.readers import arrays, raster
 from sammed_data.readers.limits import first_bytes
 from sammed_data.stores import local_folder
-from sammed_data.types import ReadError, UsageError
+from sammed_data.types import ReadError, UsageError, counted
 
 MAX_FILES = 200_000
 MAX_SECONDS = 120.0
@@ -35,7 +35,7 @@ _TAGS = [
     "Modality", "SeriesInstanceUID", "FrameOfReferenceUID", "Rows", "NumberOfFrames",
     "ImagePositionPatient", "SegmentSequence", "StructureSetROISequence",
     "ReferencedSeriesSequence", "ReferencedFrameOfReferenceSequence",
-    "PerFrameFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence", "ImageType",
 ]  # fmt: skip
 
 
@@ -194,8 +194,14 @@ def _of_folder(
     singles = len(images) == len(alone) or unplaced  # every file an image of its own
     if singles and n_all <= len(members):
         return labels + [item for group in images.values() for item, _ in group]
-    if len(images) == 1:
-        first = next(iter(images.values()))[0][0]
+    slices = [group for group in images.values() if any(placed for _, placed in group)]
+    if len(images) == 1 or (len(slices) == 1 and len(slices[0]) > 1):
+        series = (slices or list(images.values()))[0]
+        first = next((item for item, placed in series if placed), series[0][0])
+        beside = sum(not placed for group in images.values() for _, placed in group)
+        if slices and beside:
+            those = counted(beside, "localizer or screenshot", "localizers or screenshots")
+            bad.append((folder or ".", f"{those} beside the slices of a series, left out"))
         return [*labels, replace(first, path=f"{folder}/" if folder else "", size=0)]
     counts = " and ".join(str(len(g)) for g in images.values())
     bad.append(
@@ -215,6 +221,7 @@ def _read(root: Path, path: str, size: int, bad: list[tuple[str, str]]) -> tuple
 
     from sammed_data.readers.dicom_header import (
         NOT_IMAGES,
+        is_localizer,
         modality_of,
         parse_errors,
         silence_pydicom,
@@ -238,7 +245,7 @@ def _read(root: Path, path: str, size: int, bad: list[tuple[str, str]]) -> tuple
             frame=_frame(data),
         )
         placed = "ImagePositionPatient" in data or "PerFrameFunctionalGroupsSequence" in data
-        return item, placed
+        return item, placed and not is_localizer(data)
     except InvalidDicomError:
         bad.append((path, "not a DICOM file although its ending says so"))
     except parse_errors() as err:

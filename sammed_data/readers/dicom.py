@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sammed_data.geometry import canonicalize
+from sammed_data.readers.dicom_beside import only_slices
 from sammed_data.readers.dicom_header import FrameHeader, frames
 from sammed_data.readers.dicom_pixels import pixels
 from sammed_data.readers.dicom_regions import common_spacing, cropped
@@ -27,7 +28,8 @@ def read(path: Path | Sequence[Path], channel: int | None = None) -> Volume:
     """Read a series folder, a list of files of one series, or one file of one or many frames.
 
     Frames with positions make a volume. Without them they are pictures, one a plane; ultrasound
-    is cut to its 2D tissue regions. SEG, RTSTRUCT and files that are not DICOM are passed over.
+    is cut to its 2D tissue regions. SEG, RTSTRUCT and files that are not DICOM are passed over;
+    localizers, screenshots and second copies beside the slices are left out with a warning.
 
     Args:
         path: what to read.
@@ -39,7 +41,8 @@ def read(path: Path | Sequence[Path], channel: int | None = None) -> Volume:
         GeometryError: the slices do not form a regular grid.
     """
     where = path if isinstance(path, Path) else path[0].parent
-    headers = _one_series(where, _headers(path))
+    headers, beside = only_slices(_headers(path))
+    headers = _one_series(where, headers)
     _refuse_mixture(where, headers)
     first = headers[0]
     if first.position is None or first.axes is None or first.spacing_yx is None:
@@ -53,7 +56,7 @@ def read(path: Path | Sequence[Path], channel: int | None = None) -> Volume:
         geometry=geometry,
         bits=max(8, first.bits_stored),
         modality=first.modality or None,
-        warnings=warnings,
+        warnings=(*beside, *warnings),
         text="burned-in" if any(h.burned_in for h in headers) else "",
     )
 
@@ -157,7 +160,7 @@ def _sorted_grid(
     positions = positions[order]
     warnings: tuple[str, ...] = ()
     if len(headers) > 1:
-        _refuse_uneven(where, positions, normal)
+        _refuse_uneven(where, positions, normal, [headers[k].path.name for k in order])
         step = (positions[-1] - positions[0]) / (len(headers) - 1)
     else:
         step = normal * (first.thickness_mm or 1.0)
@@ -173,17 +176,18 @@ def _sorted_grid(
 
 
 def _refuse_uneven(
-    where: Path, positions: NDArray[np.float64], normal: NDArray[np.float64]
+    where: Path, positions: NDArray[np.float64], normal: NDArray[np.float64], names: Sequence[str]
 ) -> None:
     """Refuse duplicate positions, uneven gaps and gantry tilt, all in mm."""
     gaps = np.diff(positions @ normal)
     expected = float(np.median(gaps))
     if gaps.min() < 1e-3:
         k = int(gaps.argmin())
+        both = " and ".join(names[k : k + 2])
         raise GeometryError(
             f"{where}: expected one slice a position, found two at {positions[k] @ normal:.3f} mm "
-            f"(gap 0 mm, slices {k + 1} and {k + 2} by position); separate phases or "
-            "acquisitions into folders"
+            f"(gap 0 mm, slices {k + 1} and {k + 2} by position: {both}); "
+            "separate phases or acquisitions into folders"
         )
     # Positions are decimal strings, so 0.01 mm of rounding is no gap.
     tolerance = max(0.01, 0.02 * expected)

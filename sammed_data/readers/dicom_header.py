@@ -30,7 +30,8 @@ _MODALITIES = frozenset((
     "SM", "SMR", "SRF", "ST", "STAIN", "TG", "US", "VA", "XA", "XC", *NOT_IMAGES,
 ))  # fmt: skip
 _GEOMETRY = [
-    "SOPClassUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality", "Rows", "Columns",
+    "SOPClassUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality", "ImageType", "Rows",
+    "Columns",
     "NumberOfFrames", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing",
     "ImagerPixelSpacing", "SliceThickness", "SpacingBetweenSlices",
     "NominalScannedPixelSpacing", "SharedFunctionalGroupsSequence",
@@ -70,6 +71,7 @@ class FrameHeader:
         separators: what tells frames of several volumes in one file apart.
         regions: 2D tissue regions of an ultrasound.
         burned_in: whether the header says that writing is in the pixels.
+        localizer: whether it is a view to plan the scan on, by its ImageType.
     """
 
     path: Path
@@ -92,6 +94,7 @@ class FrameHeader:
     separators: tuple[float | str | None, ...]
     regions: tuple[Region, ...]
     burned_in: bool
+    localizer: bool
 
 
 def modality_of(data: Any) -> str:
@@ -238,7 +241,15 @@ def _frames(path: Path, data: Any) -> Iterator[FrameHeader]:
             separators=separators(groups.frame_groups),
             regions=regions,
             burned_in=str(data.get("BurnedInAnnotation", "")).strip().upper() == "YES",
+            localizer=is_localizer(data),
         )
+
+
+def is_localizer(data: Any) -> bool:
+    """Whether the third value of ImageType, a code of the standard, says LOCALIZER."""
+    value = data.get("ImageType")
+    values = [value] if isinstance(value, str) else list(value or [])
+    return "LOCALIZER" in (str(v).strip().upper() for v in values)
 
 
 def _pixel_size(groups: _Groups) -> tuple[tuple[float, float] | None, str]:

@@ -230,7 +230,7 @@ def test_unreadable_files_are_counted_and_named(tmp_path):
     (proposal,) = inspector.proposals(Answers())
     doubts = {i.key: i for i in proposal.inferences}
     assert doubts["format"].doubt == "medium"
-    assert "cannot be read" in doubts["format"].evidence
+    assert "not read" in doubts["format"].evidence
     assert {p for p, _ in inspector.unreadable} == {"images/c8.png", "masks/c8.png"}
     trial = try_build(proposal.entry, root, None)
     assert [(r.rule, r.count) for r in trial.rejected] == [("unreadable", 1)]
