@@ -6,6 +6,7 @@ What fails in a batch is tried image by image, so that one bad image costs its o
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -168,7 +169,19 @@ def _see(model: Model, asked: Sequence[Asked]) -> Any:
         model.reveal([image.target.truth_MHW for image in asked])
     if isinstance(model, KnowsSamples):
         model.introduce([(image.row, image.masks) for image in asked])
-    return model.encode([image.row.image for image in asked if image.row.image is not None])
+    # Copies: what one model does to its images must not reach the next one.
+    images = [image.row.image.copy() for image in asked if image.row.image is not None]
+    with _no_exit():
+        return model.encode(images)
+
+
+@contextmanager
+def _no_exit() -> Iterator[None]:
+    """A model that would end the program failed, as one that raises."""
+    try:
+        yield
+    except SystemExit as err:
+        raise ModelError(f"the model called sys.exit({err.code!r})") from err
 
 
 def _said(err: Exception) -> str:
@@ -322,14 +335,17 @@ def _predict(
     """Ask once: the thresholded answers and the model's memory of each image.
 
     Raises:
-        ModelError: answers of a wrong number or shape.
+        ModelError: answers of a wrong type, number or shape.
     """
-    found: Sequence[Prediction] = model.predict(state, given)
-    if len(found) != len(targets):
-        raise ModelError(f"expected answers for {len(targets)} images, found {len(found)}")
+    # Copies: the stored prompts go to every model, whatever one does to its own.
+    with _no_exit():
+        found: Sequence[Prediction] = model.predict(state, [prompts.copy() for prompts in given])
+    if not isinstance(found, Sequence) or len(found) != len(targets):
+        number = len(found) if isinstance(found, Sequence) else f"a {type(found).__name__}"
+        raise ModelError(f"expected a list of answers for {len(targets)} images, found {number}")
     answers = []
     for prediction, prompts, target in zip(found, given, targets, strict=True):
-        logits = prediction.logits_MHW.to(target.truth_MHW.device)
+        logits = _logits(prediction).to(target.truth_MHW.device)
         if logits.shape != target.truth_MHW.shape:
             raise ModelError(
                 f"expected logits of shape {tuple(target.truth_MHW.shape)} (masks, height, width "
@@ -345,3 +361,15 @@ def _predict(
         )
         answers.append((answer, prediction.memory))
     return answers
+
+
+def _logits(prediction: Any) -> Tensor:
+    if not isinstance(prediction, Prediction):
+        raise ModelError(
+            "expected a sammed_bench.types.Prediction for each image, found a "
+            f"{type(prediction).__name__}"
+        )
+    logits: Any = prediction.logits_MHW
+    if not isinstance(logits, Tensor):
+        raise ModelError(f"expected logits_MHW to be a torch tensor, found a {type(logits)}")
+    return logits

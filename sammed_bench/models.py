@@ -16,7 +16,16 @@ from torch.nn import functional
 
 from sammed_bench.editions import AS_RELEASED, NATIVE, RELEASED
 from sammed_bench.observers import SecondObserver
-from sammed_bench.types import PROMPT_KINDS, ImagePrompts, Model, ModelFacts, Prediction
+from sammed_bench.types import (
+    OBSERVER,
+    PROMPT_KINDS,
+    ImagePrompts,
+    KnowsSamples,
+    KnowsTruth,
+    Model,
+    ModelFacts,
+    Prediction,
+)
 from sammed_data.types import ModelError, nearest
 from sammed_model.adapters import drop_adapters
 from sammed_model.checkpoint import load_model, weight_digest
@@ -28,6 +37,8 @@ from sammed_model.types import KINDS, Prompts
 _CERTAIN = 1e-3
 # A file of SAM-Med2D used without its adapters: the paper's SAM-Med2D*.
 STAR = "sam-med2d-star"
+# Kinds of the package's own rules and people, which no factory may claim.
+_OURS = ("trivial", OBSERVER)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,9 +141,11 @@ class SamBench:
 class Oracle:
     """Answers the truth: scores 1 wherever the harness is right."""
 
+    KIND = "oracle"
+
     def __init__(self) -> None:
         self.facts = ModelFacts(
-            name="oracle", kind="oracle", recipe="oracle", weights_sha256="oracle"
+            name="oracle", kind=self.KIND, recipe="oracle", weights_sha256="oracle"
         )
         self._truths: Sequence[Tensor] = ()
 
@@ -221,7 +234,24 @@ def from_factory(name: str, target: str) -> Model:
             f"{target} returned a {type(model).__name__} without {', '.join(missing)}: a model has "
             "facts, encode(images) and predict(state, prompts), see sammed_bench.types.Model"
         )
+    _fair(model, target)
     return renamed(model, name)
+
+
+def _fair(model: Model, target: str) -> None:
+    """Raise where a table would show a model of somebody's as what it is not."""
+    kind = model.facts.kind
+    if kind in _OURS:
+        raise ModelError(
+            f"{target} says that its kind is {kind!r}, which tables leave out of ranks and of the "
+            "check of training data: say 'other', or a kind of your own"
+        )
+    if isinstance(model, (KnowsTruth, KnowsSamples)) and kind != Oracle.KIND:
+        raise ModelError(
+            f"{target} has a method reveal or introduce, by which it would be shown the true "
+            f"masks, and its kind is {kind!r}: name the method otherwise, or say kind "
+            f"{Oracle.KIND!r}, which is not ranked"
+        )
 
 
 def renamed(model: Any, name: str) -> Model:

@@ -74,10 +74,17 @@ class ImagePrompts:
 
     def only(self, places: Sequence[int]) -> ImagePrompts:
         """The prompts of some of the masks, before the first answer."""
-        names = ("points_MN2", "point_labels_MN", "boxes_M4", "masks_MHW")
-        given = {name: getattr(self, name) for name in names}
-        chosen = {n: None if v is None else v[list(places)] for n, v in given.items()}
+        chosen = {n: None if v is None else v[list(places)] for n, v in self._tensors().items()}
         return ImagePrompts(**chosen)
+
+    def copy(self) -> ImagePrompts:
+        """The same prompts in memory of their own; the memory of an answer is its model's."""
+        own = {n: None if v is None else v.clone() for n, v in self._tensors().items()}
+        return ImagePrompts(**own, memory=self.memory)
+
+    def _tensors(self) -> dict[str, Tensor | None]:
+        names = ("points_MN2", "point_labels_MN", "boxes_M4", "masks_MHW")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True, kw_only=True)

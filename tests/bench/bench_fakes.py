@@ -86,3 +86,55 @@ def make_bright():
 
 def make_nothing():
     return object()
+
+
+class Spoils(Bright):
+    """Writes into the images and prompts that it is given."""
+
+    def encode(self, images):
+        for image in images:
+            image[:] = 0
+        return super().encode(images)
+
+    def predict(self, state, prompts):
+        for given in prompts:
+            for name in ("points_MN2", "point_labels_MN", "boxes_M4", "masks_MHW"):
+                if getattr(given, name) is not None:
+                    getattr(given, name).zero_()
+        return [
+            Prediction(logits_MHW=-torch.ones(len(p), *i.shape[:2]))
+            for i, p in zip(state, prompts, strict=True)
+        ]
+
+
+class Leaves(Bright):
+    """Ends the program."""
+
+    def predict(self, state, prompts):
+        raise SystemExit(3)
+
+
+class Arrays(Bright):
+    """Answers with numpy arrays."""
+
+    def predict(self, state, prompts):
+        return [
+            Prediction(logits_MHW=p.logits_MHW.numpy()) for p in super().predict(state, prompts)
+        ]
+
+
+class Peeks(Bright):
+    """Would be shown the truth."""
+
+    def reveal(self, truths):
+        self.truths = truths
+
+
+def make_peeks():
+    return Peeks()
+
+
+def make_trivial():
+    model = Bright()
+    model.facts = ModelFacts(name="x", kind="trivial", recipe="other", weights_sha256="1")
+    return model

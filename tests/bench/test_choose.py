@@ -144,3 +144,11 @@ def test_the_example_of_the_guide_is_a_model(tmp_path, monkeypatch):
     (found,) = model.predict(model.encode([image]), [asked])
     assert np.array_equal(found.logits_MHW[0].numpy() > 0, image > 0)
     assert model.facts.name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("factory", "said"), [("make_peeks", "shown the true masks"), ("make_trivial", "'trivial'")]
+)
+def test_a_factory_is_not_shown_the_truth_nor_called_a_baseline(factory, said):
+    with pytest.raises(ModelError, match=said):
+        load(parse_model(f"mine=bench_fakes:{factory}"), "cpu")

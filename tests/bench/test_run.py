@@ -64,6 +64,32 @@ def test_a_broken_model_is_counted_and_worst(corpus, tmp_path, how):
     assert rows["error"].str.contains("Error").all()
 
 
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [(bench_fakes.Leaves, "sys.exit(3)"), (bench_fakes.Arrays, "torch tensor")],
+)
+def test_a_model_that_leaves_or_answers_otherwise_failed_with_a_sentence(
+    corpus, tmp_path, broken, said
+):
+    rows, outcome = _scores(corpus, broken(), tmp_path, modes=("bbox",))
+    assert set(rows["status"]) == {"failed"}
+    assert outcome.failed == len(rows) == 8 * 2
+    assert said in outcome.first_error
+
+
+def test_what_a_model_writes_into_does_not_reach_the_next(corpus, tmp_path):
+    alone, _ = _scores(corpus, bench_fakes.Bright(), tmp_path / "alone")
+    conditions = _conditions(corpus)
+    samples = run.reader(corpus, conditions)
+    for model in (bench_fakes.Spoils("spoils"), bench_fakes.Bright()):
+        bench_corpus(corpus, model, conditions, out=tmp_path / "after", samples=samples)
+    after = scores.read_scores(tmp_path / "after")
+    after = after[after["model"] == "bright"].reset_index(drop=True)
+    assert after.equals(alone)
+    prompts = [sorted((tmp_path / n / "prompts").iterdir()) for n in ("alone", "after")]
+    assert [p.read_bytes() for p in prompts[0]] == [p.read_bytes() for p in prompts[1]]
+
+
 def test_values_that_are_not_finite_fail_one_mask_only(corpus, tmp_path):
     rows, outcome = _scores(corpus, bench_fakes.Broken(how="nan"), tmp_path)
     failed = rows["status"] == "failed"
