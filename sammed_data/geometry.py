@@ -148,6 +148,25 @@ def resample_image_to(volume: Volume, geometry: Geometry) -> Volume:
     )
 
 
+def share_outside(voxels_ZYX: NDArray[np.bool_], geometry: Geometry, image: Geometry) -> float:
+    """Share of the marked voxels of one grid whose centres lie beyond another; 0 for none marked.
+
+    Args:
+        voxels_ZYX: marked voxels on the grid of ``geometry``.
+        geometry: where they lie.
+        image: the grid they should lie in.
+    """
+    places = np.argwhere(voxels_ZYX)
+    if not len(places):
+        return 0.0
+    to_index = np.linalg.inv(image.affine_lps) @ geometry.affine_lps
+    inside = np.ones(len(places), dtype=bool)
+    for k in range(3):
+        along = places @ to_index[k, :3] + to_index[k, 3]
+        inside &= (along >= -0.5 - 1e-6) & (along <= image.shape_zyx[k] - 0.5 + 1e-6)
+    return float(1 - inside.mean())
+
+
 def _sample(
     array_ZYX: NDArray[Any], to_index: NDArray[np.float64], outside_ZYX: NDArray[np.bool_]
 ) -> NDArray[np.float32]:

@@ -24,9 +24,12 @@ from sammed_data.geometry import (
     resample_image_to,
     resize_to,
     same_grid,
+    share_outside,
 )
-from sammed_data.types import Case, Crop, GeometryError, LabelVolume, ReadError, Volume
+from sammed_data.types import Case, Crop, Geometry, GeometryError, LabelVolume, ReadError, Volume
 
+# Labels of a larger field of view may reach over the edge of an image, but not lie beside it.
+_MOST_OUTSIDE = 0.5
 Encoding = Callable[[Case, CatalogEntry, Volume], LabelVolume]
 
 
@@ -79,7 +82,8 @@ def pair_on_grid(image: Volume, labels: LabelVolume, entry: CatalogEntry) -> Vol
     have no position, ``resize_image``.
 
     Raises:
-        GeometryError: the grids differ; the sentence states both.
+        GeometryError: the grids differ, or the labels lie beside the image; the sentence states
+            both.
     """
     if entry.dims == "2D":
         image = planes_as_colours(image, labels.geometry)
@@ -87,7 +91,7 @@ def pair_on_grid(image: Volume, labels: LabelVolume, entry: CatalogEntry) -> Vol
     if image_shape == labels.shape_zyx and same_grid(image.geometry, labels.geometry):
         return image
     if entry.grid == "resample_image" and labels.geometry is not None:
-        return resample_image_to(image, labels.geometry)
+        return _resampled(image, labels, labels.geometry)
     if entry.grid == "resize_image" and image.geometry is None and labels.geometry is None:
         return resize_to(image, labels.shape_zyx)
     raise GeometryError(
@@ -95,6 +99,27 @@ def pair_on_grid(image: Volume, labels: LabelVolume, entry: CatalogEntry) -> Vol
         f"{grid_words(image_shape, image.geometry)} and the labels "
         f"{grid_words(labels.shape_zyx, labels.geometry)}; {_mend(image, image_shape, labels)}"
     )
+
+
+def _resampled(image: Volume, labels: LabelVolume, geometry: Geometry) -> Volume:
+    """The image on the grid of its labels; below labels beside it there would be nothing."""
+    if image.geometry is None:
+        return resample_image_to(image, geometry)  # which refuses it
+    marked = np.zeros(labels.shape_zyx, dtype=bool)
+    for layer in labels.layers:
+        marked |= layer.array_ZYX != 0
+    outside = share_outside(marked, geometry, image.geometry)
+    if outside > _MOST_OUTSIDE:
+        raise GeometryError(
+            f"expected labels inside their image, found {outside:.0%} of the labelled voxels "
+            f"outside it: the image {image.geometry.describe()}, the labels {geometry.describe()}; "
+            "check that they belong together, and origin and directions of both"
+        )
+    sampled = resample_image_to(image, geometry)
+    if not outside:
+        return sampled
+    note = f"{outside:.1%} of the labelled voxels lie outside the image"
+    return replace(sampled, warnings=(*sampled.warnings, note))
 
 
 def _mend(image: Volume, shape: tuple[int, ...], labels: LabelVolume) -> str:

@@ -21,7 +21,7 @@ from sammed_data.propose.documents import Statement
 from sammed_data.propose.entry import entry_of, layout_of, slug
 from sammed_data.propose.formats import Look, channels_of, grid_key
 from sammed_data.propose.naming import Labels, find_labels, parse_labels
-from sammed_data.propose.roles import spread
+from sammed_data.propose.roles import ranked, spread
 from sammed_data.propose.run_rules import runs_inference
 from sammed_data.propose.told_splits import Splits, find_splits, splits_inference
 from sammed_data.readers.raster import turned
@@ -148,10 +148,12 @@ class Proposer:
     ) -> dict[str, Any]:
         sequences = {s for _, s in group.image_patterns}
         sequence = sequences.pop() if len(sequences) == 1 else ""
+        grid, apart = self._grid(group)
         return {
             "quirks": list(coding.notes),
             "root": self._folder(),
-            "grid": self._grid(group),
+            "grid": grid,
+            "apart": apart,
             "splits": None if splits is None else splits.globs,
             "sequence": "" if sequence.startswith("000") else sequence,
         }
@@ -161,12 +163,18 @@ class Proposer:
         name = self.root.absolute().name  # not resolved: of a link, its own name
         return [name] if name not in ("", "..") and not (self.root / name).exists() else []
 
-    def _grid(self, group: Group) -> str:
-        for pair in [p for p in group.pairs if p.labels[0].kind in ("nifti", "itk")][:2]:
-            keys = grid_key(self.root, pair.image), grid_key(self.root, pair.labels[0])
-            if None not in keys and keys[0] != keys[1]:
-                return "resample_image"
-        return ""
+    def _grid(self, group: Group) -> tuple[str, str]:
+        """``resample_image`` if most pairs lie on two grids, and how many do.
+
+        A few that do may be mistakes: they are left to be rejected.
+        """
+        volumes = [p for p in group.pairs if p.labels[0].kind in ("nifti", "itk")]
+        some = ranked(volumes, lambda p: p.labels[0].path)[:LOOKS]
+        keys = [(grid_key(self.root, p.image), grid_key(self.root, p.labels[0])) for p in some]
+        known = [pair for pair in keys if None not in pair]
+        apart = sum(a != b for a, b in known)
+        said = f"{apart} of {counted(len(known), 'pair')} looked at lie on two grids"
+        return "resample_image" if 2 * apart > len(known) else "", said if apart else ""
 
     def _format(self, group: Group, images: Sequence[Item]) -> Inference:
         kinds = sorted({i.kind for i in images})
@@ -218,8 +226,10 @@ class Proposer:
         ]  # fmt: skip
         if extra.get("grid"):
             out.append(Inference(key="grid", value=extra["grid"], doubt="medium",
-                                 evidence="an image and its mask lie on other grids: the image is "
-                                 "resampled"))  # fmt: skip
+                                 evidence=f"{extra['apart']}: the image is resampled"))  # fmt: skip
+        elif extra["apart"]:
+            out.append(Inference(key="grid", value="same", doubt="medium",
+                                 evidence=f"{extra['apart']}: a build rejects them"))  # fmt: skip
         return out
 
 

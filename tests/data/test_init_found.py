@@ -14,6 +14,9 @@ from sammed_data.discover import discover, find_root
 from sammed_data.presence import possible
 from sammed_data.propose.overlays import try_build
 from sammed_data.propose.patients import candidates
+from sammed_data.types import Geometry
+from sammed_data.writers import nifti
+from tests.data import anatomy
 from tests.data import build_fakes as fakes
 from tests.data import init_folders as folders
 from tests.data.test_init import only, propose
@@ -246,3 +249,49 @@ def test_where_nothing_is_marked_there_is_no_picture_to_look_at(tmp_path):
     assert "cases: nothing was kept: images/c0: slices on which" in run.stdout
     assert "1 image with 1 mask by" in run.stdout
     assert "next: mend what is in doubt" in run.stdout
+
+
+def _volumes(root, n, edit):
+    """Volumes with labels; ``edit`` changes labels and affine of some."""
+    for k in range(n):
+        for folder in ("imagesTr", "labelsTr"):
+            (root / folder).mkdir(exist_ok=True)
+        anatomy.write_nifti(root / f"imagesTr/c{k}.nii.gz", folders.scan(k))
+        labels, affine = edit(k, anatomy.answer_labels(), anatomy.answer_geometry().affine_lps)
+        lps = Geometry(affine_lps=affine, shape_zyx=labels.shape)
+        nifti.write(root / f"labelsTr/c{k}.nii.gz", labels, lps)
+
+
+def _padded(k, labels, affine):
+    """Case 1 has a larger field of view."""
+    if k != 1:
+        return labels, affine
+    moved = affine.copy()
+    moved[:3, 3] = (affine @ [-2, -3, -1, 1])[:3]
+    return np.pad(labels, ((2, 1), (3, 2), (1, 4))), moved
+
+
+def _mirrored(k, labels, affine):
+    """Case 1 lies mirrored at the edge of its image."""
+    moved = affine.copy()
+    moved[:3, 2] *= -1 if k == 1 else 1
+    return labels, moved
+
+
+def test_one_pair_on_two_grids_does_not_resample_a_dataset(tmp_path):
+    _volumes(tmp_path, 4, _padded)
+    entry, _, _, proposal = only(tmp_path)
+    assert entry.grid == "same"
+    said = next(i for i in proposal.inferences if i.key == "grid")
+    assert "1 of 4 pairs looked at lie on two grids" in said.evidence
+    assert [r.rule for r in try_build(proposal.entry, tmp_path, None).rejected][0] == "grid"
+
+
+def test_resampling_refuses_labels_beside_their_image(tmp_path):
+    _volumes(tmp_path, 3, _mirrored)
+    entry = {**only(tmp_path)[3].entry, "grid": "resample_image"}
+    rejected = try_build(entry, tmp_path, None).rejected
+    assert (rejected[0].rule, rejected[0].count) == ("grid", 1)
+    assert "of the labelled voxels outside it" in rejected[0].reason
+    _volumes(tmp_path, 3, _padded)
+    assert "case" not in [r.level for r in try_build(entry, tmp_path, None).rejected]
