@@ -1,11 +1,11 @@
 # `make demo` and `make test` are the README's two commands; both use one .venv, remade when
-# pyproject.toml changes.
+# what is installed changes.
 PYTHON ?= python3
 BIN := .venv/bin
 
 .PHONY: demo test lint site clean
 
-.venv/.stamp: pyproject.toml
+.venv/.stamp: pyproject.toml hatch_build.py sammed_data/_planes.c
 	$(PYTHON) -c 'import sys; sys.exit("sammed needs Python 3.11 or newer; call make PYTHON=/path/to/python3.11" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'

@@ -165,6 +165,8 @@ def _cv2(here: Path) -> Iterator[Finding]:
 
 def _readers(here: Path) -> Iterator[Finding]:
     """The libraries that read images and write corpora can be loaded."""
+    from sammed_data import codecs, native
+
     names = ("nibabel", "SimpleITK", "pydicom", "highdicom", "tifffile", "imagecodecs", "skimage",
              "pyarrow", "pandas", "datasets", "safetensors", "segment_anything")  # fmt: skip
     broken = []
@@ -181,6 +183,9 @@ def _readers(here: Path) -> Iterator[Finding]:
     if importlib.util.find_spec("isal") is None:
         yield Finding(name="isal", state="note", found="not installed: .nii.gz opens by zlib",
                       advice="pip install isal reads gzip several times as fast")  # fmt: skip
+    if native.planes() is None and not codecs.PLAIN:
+        yield Finding(name="compiled loops", state="note", found="none: builds take a tenth longer",
+                      advice="install a C compiler, then sammed again")  # fmt: skip
 
 
 def _extras(here: Path) -> Iterator[Finding]:

@@ -79,22 +79,15 @@ def encode_mask(mask_HW: NDArray[np.bool_]) -> bytes:
 
 @stage("encode masks")
 def encode_parts(
-    parts: Sequence[tuple[NDArray[Any], tuple[int, int, int, int]]], shape_hw: tuple[int, int]
-) -> tuple[list[NDArray[np.uint8]], list[bytes]]:
-    """`encode_mask` of masks given by the pixels of their boxes: the rest is never touched.
+    parts: Sequence[tuple[NDArray[np.uint8], tuple[int, int, int, int]]], shape_hw: tuple[int, int]
+) -> list[bytes]:
+    """`encode_mask` of masks given by the packed rows of their boxes: the rest is never touched.
 
     Args:
-        parts: pixels, led by ``x0 % 8`` blank columns, and the box they belong to.
+        parts: bits as they are in the rows of the whole mask, and the half-open box of each.
         shape_hw: of the whole mask.
-
-    Returns:
-        The pixels of each box as the bits they are in the rows of the whole mask, and the PNGs.
     """
-    packed = [np.packbits(inside, axis=1) for inside, _ in parts]
-    return packed, [
-        _one_bit(bits, box[0] // 8, box[1], shape_hw)
-        for bits, (_, box) in zip(packed, parts, strict=True)
-    ]
+    return [_one_bit(bits, box[0] // 8, box[1], shape_hw) for bits, box in parts]
 
 
 def _one_bit(packed: NDArray[np.uint8], left: int, top: int, shape: tuple[int, ...]) -> bytes:

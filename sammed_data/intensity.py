@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sammed_data import native
 from sammed_data.slices import in_memory_order
 from sammed_data.stages import stage
 from sammed_data.types import UsageError, nearest
@@ -139,6 +140,9 @@ def counts(flat: NDArray[Any]) -> tuple[int, NDArray[np.int64]] | None:
 
 
 def _histogram(codes: NDArray[Any], bins: int) -> NDArray[np.int64]:
+    compiled = native.planes()
+    if compiled is not None and codes.dtype == np.uint16:
+        return compiled.counts(codes)[:bins]
     import cv2
 
     found = np.zeros(bins, np.int64)

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sammed_data.runs import Region, regions
-from sammed_data.slices import straight
 from sammed_data.stages import stage
 from sammed_data.types import LabelLayer
 
@@ -19,8 +18,6 @@ _MOST_16 = 1 << 17
 _BATCH_PX = 1 << 21
 
 Place = TypeVar("Place")
-# Half-open box, its pixels (see `Part`), their number, components.
-_Piece = tuple[tuple[int, int, int, int], NDArray[np.uint8], int, int | None]
 
 
 class Part(NamedTuple):
@@ -30,8 +27,7 @@ class Part(NamedTuple):
         raw: raw label of the entry, or the union's name.
         box_xyxy: half-open.
         shape_hw: size of the slice.
-        inside: the pixels of the box, not 0 where they belong to it, led by the ``x0 % 8`` blank
-            columns that its first byte of bits has; a tile of nuclei has no room for whole planes.
+        bits: as in :class:`Region`; a tile of nuclei has no room for whole planes.
     """
 
     raw: str
@@ -43,14 +39,15 @@ class Part(NamedTuple):
     box_xyxy: tuple[int, int, int, int]
     touches_border: bool
     shape_hw: tuple[int, int]
-    inside: NDArray[np.uint8]
+    bits: NDArray[np.uint8]
 
     @property
     def mask_HW(self) -> NDArray[np.bool_]:
         """The mask at slice size, bool."""
         x0, y0, x1, y1 = self.box_xyxy
         mask = np.zeros(self.shape_hw, bool)
-        mask[y0:y1, x0 - x0 % 8 : x1] = self.inside != 0
+        left = x0 - x0 % 8
+        mask[y0:y1, left:x1] = np.unpackbits(self.bits, axis=1, count=x1 - left)
         return mask
 
 
@@ -75,8 +72,8 @@ class Plan:
 class PlaneMasks:
     """The candidates of one slice: ``parts`` big enough, ``small`` = raw label -> count below."""
 
-    parts: tuple[Part, ...]
-    small: Mapping[str, int]
+    parts: list[Part]
+    small: dict[str, int]
 
     @property
     def candidates(self) -> int:
@@ -141,50 +138,41 @@ def _masks_of(
     layers: Sequence[LabelLayer],
     plan: Plan,
 ) -> PlaneMasks:
-    parts: list[Part] = []
-    small: dict[str, int] = {}
+    found = PlaneMasks(parts=[], small={})
     for number, (plane, layer) in enumerate(zip(planes, layers, strict=True)):
-        if known[number]:
-            _of_layer(plane, known[number], parts, small, plan, layer, number)
+        _of_layer(known[number], found, plan, layer, number, plane.shape)
     for name, members in plan.unions.items():
         for annotator in sorted({layer.annotator for layer in layers}):
             mask, number = _union(planes, layers, members, annotator)
             if mask is not None:
                 one = replace(layers[number], names={1: name}, instances={})
                 known_here = regions([mask], components=plan.components)[0]
-                _of_layer(mask, known_here, parts, small, plan, one, number)
-    return PlaneMasks(parts=tuple(parts), small=small)
+                _of_layer(known_here, found, plan, one, number, mask.shape)
+    return found
 
 
 def _of_layer(
-    plane: NDArray[Any],
     known: Sequence[Region],
-    parts: list[Part],
-    small: dict[str, int],
+    found: PlaneMasks,
     plan: Plan,
     layer: LabelLayer,
     number: int,
+    shape_hw: tuple[int, ...],
 ) -> None:
-    """The masks of one layer of one slice."""
-    lefts, tops, rights, bottoms = zip(*(region.box_xyxy for region in known), strict=True)
-    left, top = min(lefts), min(tops)
-    left -= left % 8  # as the bytes of packed bits lie
-    cropped = straight(plane[top : max(bottoms), left : max(rights)])
-    height, width = plane.shape
-    for value, box, area, count in known:
-        raw, instance = layer.names[value], layer.instances.get(value, 0)
-        split = count != 1 and plan.split[raw] and not layer.instances
-        if area < plan.min_part_px and not split:
+    """Adds the masks of one layer of one slice."""
+    height, width = shape_hw
+    parts, small = found.parts, found.small
+    for region in known:
+        raw, instance = layer.names[region.value], layer.instances.get(region.value, 0)
+        split = region.n_components != 1 and plan.split[raw] and not layer.instances
+        if region.area_px < plan.min_part_px and not split:
             small[raw] = small.get(raw, 0) + 1
             continue
-        x0, y0, x1, y1 = box
-        pixels = cropped[y0 - top : y1 - top, x0 - x0 % 8 - left : x1 - left]
-        inside = (pixels == value).view(np.uint8)
-        pieces = _pieces(box, inside) if split else ((box, inside, area, count),)
-        for (x0, y0, x1, y1), inside, area, count in pieces:
+        for _, box, area, count, bits in _pieces(region) if split else (region,):
             if area < plan.min_part_px:
                 small[raw] = small.get(raw, 0) + 1
                 continue
+            x0, y0, x1, y1 = box
             parts.append(
                 Part(
                     raw,
@@ -193,28 +181,35 @@ def _of_layer(
                     number,
                     count,
                     area,
-                    (x0, y0, x1, y1),
+                    box,
                     y0 == 0 or x0 == 0 or y1 == height or x1 == width,
                     (height, width),
-                    inside,
+                    bits,
                 )
             )
 
 
-def _pieces(box: tuple[int, int, int, int], region: NDArray[np.uint8]) -> Iterator[_Piece]:
+def _pieces(region: Region) -> Iterator[Region]:
     """The 8-connected components of a region, in OpenCV's order."""
     import cv2
 
+    (x0, y0, x1, _), lead = region.box_xyxy, region.box_xyxy[0] % 8
+    inside = np.unpackbits(region.bits, axis=1, count=lead + x1 - x0)
     # Half of the memory, where there cannot be too many parts for 16 bits.
-    kind = cv2.CV_16U if region.size <= _MOST_16 else cv2.CV_32S
-    count, numbers = cv2.connectedComponents(region, connectivity=8, ltype=kind)
-    left, top = box[0] - box[0] % 8, box[1]
+    kind = cv2.CV_16U if inside.size <= _MOST_16 else cv2.CV_32S
+    count, numbers = cv2.connectedComponents(inside, connectivity=8, ltype=kind)
     for number in range(1, count):
         one = (numbers == number).view(np.uint8)
         x, y, width, height = cv2.boundingRect(one)
-        inside = one[y : y + height, x - x % 8 : x + width]
-        found = left + x, top + y, left + x + width, top + y + height
-        yield found, inside, cv2.countNonZero(inside), 1
+        pixels = one[y : y + height, x - x % 8 : x + width]
+        left, top = x0 - lead + x, y0 + y
+        yield Region(
+            value=region.value,
+            box_xyxy=(left, top, left + width, top + height),
+            area_px=cv2.countNonZero(pixels),
+            n_components=1,
+            bits=np.packbits(pixels, axis=1),
+        )
 
 
 def _union(

@@ -27,8 +27,10 @@ _encode = json.JSONEncoder(sort_keys=True).encode
 
 def _dumps(value: Any) -> str:
     """JSON; numbers by themselves, for which the encoder takes ten times as long."""
-    if type(value) is int or (type(value) is float and isfinite(value)):
+    if type(value) is int:
         return repr(value)
+    if isinstance(value, float) and isfinite(value):  # those of numpy show their type in `repr`
+        return float.__repr__(value)
     return _encode(value)
 
 

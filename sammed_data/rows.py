@@ -123,8 +123,9 @@ class RowMaker:
         name = f"{self._shared['dataset']}--{self._case_id}--{where.axis}--{where.index:04d}"
         height, width = int(image.shape[0]), int(image.shape[1])
         spacing = self._cutter.spacing_yx_mm(where, plane_shape(array, where.axis), (height, width))
-        found = [(part.inside, part.box_xyxy) for part in parts]
-        packed, coded = encode_parts(found, parts[0].shape_hw)
+        packed = [part.bits for part in parts]
+        boxes = [part.box_xyxy for part in parts]
+        coded = encode_parts(list(zip(packed, boxes, strict=True)), parts[0].shape_hw)
         known = [self._known_of(part) for part in parts]
         row: dict[str, Any] = self._shared | {
             "sample_id": name,

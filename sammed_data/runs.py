@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sammed_data import native
+from sammed_data.slices import straight
 from sammed_data.stages import stage
 
 # Pixels compared at once: what stays in a processor's cache.
@@ -30,12 +32,15 @@ class Region(NamedTuple):
     Attributes:
         box_xyxy: half-open.
         n_components: 8-connected; None where they were not asked for.
+        bits: the rows of the box, packed, the highest bit leftmost; the first byte of a row begins
+            at column ``x0 - x0 % 8``, as it would in a packed row of the plane.
     """
 
     value: int
     box_xyxy: tuple[int, int, int, int]
     area_px: int
     n_components: int | None
+    bits: NDArray[np.uint8]
 
 
 class PlaneRuns(NamedTuple):
@@ -76,12 +81,13 @@ def of_volume(array_ZYX: NDArray[Any]) -> VolumeRuns | None:
     ahead = array_ZYX[::-1] if back else array_ZYX
     size = max(1, _SLAB_PX // max(1, array_ZYX[:1].size))
     planes: list[PlaneRuns] = []
-    count = 0
+    left = array_ZYX.size // _LEAST_RUN
     for first in range(0, len(ahead), size):
-        planes += of_planes(ahead[first : first + size])
-        count += sum(len(plane.values) for plane in planes[first:])
-        if count > array_ZYX.size // _LEAST_RUN:
+        found = of_planes(ahead[first : first + size], left)
+        left -= sum(len(plane.values) for plane in found or [])
+        if found is None or left < 0:
             return None
+        planes += found
     ordered = tuple(reversed(planes) if back else planes)
     return VolumeRuns(array_ZYX=array_ZYX, planes=ordered) if planes else None
 
@@ -116,13 +122,18 @@ def regions(
         runs: of each plane, where they are known.
         components: whether to count them.
     """
+    cut = runs
+    if cut is None:
+        cut = [each for plane in planes for each in of_planes(plane[None]) or []]
+    found: list[list[Region]] = [[] for _ in planes]
+    if not any(len(each.values) for each in cut):
+        return found
+    compiled = native.planes()
+    if compiled is not None and cut[0].values.dtype == np.uint8:
+        return _compiled_regions(compiled, planes, cut, found, components=components)
     back = [stride < 0 for stride in planes[0].strides]
     height, width = planes[0].shape
-    found: list[list[Region]] = [[] for _ in planes]
-    cut = runs if runs is not None else [of_planes(plane[None])[0] for plane in planes]
     which = np.repeat(np.arange(len(planes)), [len(each.values) for each in cut])
-    if not len(which):
-        return found
     values, y, start, stop = (np.concatenate(each) for each in zip(*cut, strict=True))
     known, number = (np.arange(256), values) if values.dtype == np.uint8 else _dense(values)
     key = which * len(known) + number
@@ -139,22 +150,67 @@ def regions(
     left, right = (width - right, width - left) if back[1] else (left, right)
     top, bottom = (height - bottom, height - top) if back[0] else (top, bottom)
     places, named = key[first] // len(known), known[key[first] % len(known)]
-    boxes = zip(left.tolist(), top.tolist(), right.tolist(), bottom.tolist(), strict=True)
+    boxes = list(zip(left.tolist(), top.tolist(), right.tolist(), bottom.tolist(), strict=True))
     areas = np.add.reduceat(stop - start, first, dtype=np.int64)
     counts: Sequence[int | None] = [None] * len(first)
     if components:
         counts = _components(sorted_runs, height, width).tolist()
-    columns = (named.tolist(), boxes, areas.tolist(), counts)
-    for place, *fields in zip(places.tolist(), *columns, strict=True):
-        found[place].append(Region(*fields))
+    columns = (places.tolist(), named.tolist(), boxes, areas.tolist(), counts)
+    for place, value, box, area, n_parts in zip(*columns, strict=True):
+        x0, y0, x1, y1 = box
+        inside = straight(planes[place][y0:y1, x0 - x0 % 8 : x1]) == value
+        found[place].append(Region(value, box, area, n_parts, np.packbits(inside, axis=1)))
     return found
 
 
-def of_planes(planes_ZYX: NDArray[Any]) -> list[PlaneRuns]:
-    """The runs of each of a few planes, or of what they are flipped views of."""
+def _compiled_regions(
+    compiled: native.Planes,
+    planes: Sequence[NDArray[Any]],
+    runs: Sequence[PlaneRuns],
+    found: list[list[Region]],
+    *,
+    components: bool,
+) -> list[list[Region]]:
+    back_y, back_x = (stride < 0 for stride in planes[0].strides)
+    height, width = planes[0].shape
+    values, y, start, stop = (np.concatenate(each) for each in zip(*runs, strict=True))
+    ends = np.cumsum([len(each.values) for each in runs], dtype=np.int64)
+    joined = values, y, start, stop, ends
+    table = compiled.regions(joined, components=components)
+    if back_x:
+        table[:, [2, 4]] = width - table[:, [4, 2]]
+    if back_y:
+        table[:, [3, 5]] = height - table[:, [5, 3]]
+    left, rows = table[:, 2], (table[:, 5] - table[:, 3]).astype(np.int64)
+    row_bytes = (table[:, 4] - left + left % 8 + 7) // 8
+    stops = np.cumsum(rows * row_bytes)
+    offsets = stops - rows * row_bytes
+    bits = compiled.bits(joined, (height, width), (back_y, back_x), table, offsets, int(stops[-1]))
+    shapes = zip(offsets.tolist(), stops.tolist(), row_bytes.tolist(), strict=True)
+    for (place, value, *box, area, count), (a, b, n) in zip(table.tolist(), shapes, strict=True):
+        found[place].append(
+            Region(value, tuple(box), area, count if components else None, bits[a:b].reshape(-1, n))
+        )
+    return found
+
+
+def of_planes(planes_ZYX: NDArray[Any], most: int | None = None) -> list[PlaneRuns] | None:
+    """The runs of each of a few planes, or of what they are flipped views of.
+
+    None where they are found to be more than ``most``.
+    """
     steps = tuple(slice(None, None, -1 if stride < 0 else 1) for stride in planes_ZYX.strides[1:])
     count, height, width = planes_ZYX.shape
     flat = np.ascontiguousarray(planes_ZYX[:, *steps]).reshape(-1)
+    compiled = native.planes()
+    if compiled is not None and flat.dtype == np.uint8:
+        room = flat.size if most is None else min(most, flat.size)
+        found = compiled.runs(flat.reshape(planes_ZYX.shape), room)
+        if found is None:
+            return None
+        *columns, ends = found
+        cuts = [0, *ends.tolist()]
+        return [PlaneRuns(*(c[a:b] for c in columns)) for a, b in itertools.pairwise(cuts)]
     before, after = flat[:-1], flat[1:]
     changes = [
         np.flatnonzero(after[low : low + _BLOCK] != before[low : low + _BLOCK]) + (low + 1)

@@ -88,7 +88,7 @@ def row_digest(text: str, pixels: Sequence[str], packed: Iterable[NDArray[np.uin
     Args:
         text: the metadata by `row_text`; its boxes say where the masks lie.
         pixels: `pixel_digest` of each stored image.
-        packed: each mask's bits by `codecs.encode_parts`, then the plane to ignore, if any.
+        packed: the bits of each `Part`, then the plane to ignore, if any.
     """
     whole = ", ".join([text, *map(json.dumps, pixels)])
     found = hashlib.sha256(f"[{whole}]".encode())

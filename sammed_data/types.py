@@ -10,12 +10,13 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sammed_data.runs import PlaneRuns, VolumeRuns
+if TYPE_CHECKING:
+    from sammed_data.runs import PlaneRuns, VolumeRuns
 
 #: What is known of writing in the pixels of an image.
 Writing = Literal["", "burned-in", "no-region"]

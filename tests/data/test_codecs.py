@@ -31,8 +31,8 @@ def test_a_box_is_the_whole_mask(x0, width):
     mask = np.zeros((11, 50), bool)
     box = (x0, 4, x0 + width, 9)
     mask[4:9, x0 : x0 + width] = inside
-    led = np.pad(inside, ((0, 0), (x0 % 8, 0)))
-    _, (found,) = codecs.encode_parts([(led, box)], mask.shape)
+    bits = np.packbits(np.pad(inside, ((0, 0), (x0 % 8, 0))), axis=1)
+    (found,) = codecs.encode_parts([(bits, box)], mask.shape)
     assert found == codecs.encode_mask(mask)
     np.testing.assert_array_equal(codecs.decode_mask(found), mask)
 

@@ -24,7 +24,7 @@ def _part(number: int) -> Part:
     return Part(
         raw="%d", instance=number, annotator=2, layer=0, n_components=3, area_px=1 << 33,
         box_xyxy=(0, 7, 12, 9), touches_border=number == 0, shape_hw=(9, 31),
-        inside=np.ones((2, 12), np.uint8),
+        bits=np.full((2, 2), 255, np.uint8),
     )  # fmt: skip
 
 
@@ -44,7 +44,13 @@ def test_masks_and_rows():
     rows = RowText(shared)
     row = shared | {"masks": said, "height": 9, "spacing": 0.1, "intensity": {"b": -0.0, "a": None}}
     odd = row | {"spacing": float("inf"), "height": True}
-    for changed in (row, row | {"spacing": -0.0}, row | {"notes": ["100 %s"]}, row, odd):
+    for changed in (
+        row,
+        row | {"spacing": np.float64(-0.1)},
+        row | {"notes": ["100 %s"]},
+        row,
+        odd,
+    ):
         wanted = changed | {"sources": [source | {"member": "channel 1"}]}
         assert rows.text(changed, texts) == json.dumps(wanted, sort_keys=True)
 
