@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from sammed_data.audit.defects import MASK
 from sammed_data.audit.fingerprints import VIEWS, WORDS
+from sammed_data.audit.fits import CASE, MOMENT, PART, summed
 from sammed_data.audit.scan import ROW, CaseKey, ScanTask, ShardScan, load, scan_shard
 from sammed_data.corpus import Corpus, Row
 from sammed_data.engine import run_tasks
@@ -26,6 +27,8 @@ class Gathered:
         rows_N: structured, see ``scan.ROW``; ``case`` is an index into ``cases``.
         cases: whose pictures they are.
         masks_M: structured, see ``defects.MASK``; ``row`` is an index into ``rows_N``.
+        fits_C: structured, see ``fits.CASE``, cases with outlines alone, rising; ``parts_P`` and
+            ``moments_S`` beside it.
         group_N: one number a patient; -1 for pictures without shape.
         dataset_C: number of each case's dataset.
         defects: (kind, row).
@@ -39,7 +42,8 @@ class Gathered:
         self.views_path, self._folder = folder / "views.all", folder
         cases: dict[CaseKey, int] = {}
         codes: dict[tuple[str, str], int] = {}
-        masks, first = [], 0
+        kept: dict[str, list[NDArray[Any]]] = {"masks": [], "fits": [], "parts": [], "moments": []}
+        first = 0
         views = self.views(total, mode="w+")
         for scan in sorted(scans, key=lambda s: s.shard):
             part = slice(first, first + scan.rows)
@@ -49,18 +53,23 @@ class Gathered:
                 rows["case"] = numbers[rows["case"]]
                 self.rows_N[part] = rows
                 views[part] = load(folder, scan.shard, "views")
-            own = np.array(load(folder, scan.shard, "masks"))
-            if len(own):
-                dataset = scan.cases[0].dataset
-                names = [codes.setdefault((dataset, s), len(codes)) for s in scan.structures]
-                own["structure"] = np.array(names, np.int32)[own["structure"]]
-                own["row"] += first
-                masks.append(own)
+            arrays = {name: np.array(load(folder, scan.shard, name)) for name in kept}
+            names = [codes.setdefault((c.dataset, s), len(codes))
+                     for c in scan.cases[:1] for s in scan.structures]  # fmt: skip
+            for name, array in arrays.items():
+                fields = array.dtype.names or ()
+                if len(array) and "structure" in fields:
+                    array["structure"] = np.array(names, np.int32)[array["structure"]]
+                if len(array) and "case" in fields:
+                    array["case"] = numbers[array["case"]]
+                if len(array) and "row" in fields:
+                    array["row"] += first
+                kept[name].append(array)
             self.defects += [(kind, first + row) for kind, row in scan.defects]
-            for name in ("rows", "views", "masks"):
+            for name in ("rows", "views", *kept):
                 (folder / f"{scan.shard:06d}.{name}.npy").unlink()
             first += scan.rows
-        self.masks_M: NDArray[Any] = np.concatenate(masks) if masks else np.empty(0, MASK)
+        self.masks_M = np.concatenate([np.empty(0, MASK), *kept["masks"]])
         self.cases = list(cases)
         patients: dict[tuple[str, str], int] = {}
         datasets: dict[str, int] = {}
@@ -71,6 +80,7 @@ class Gathered:
         self.dataset_C = np.array(
             [datasets.setdefault(c.dataset, len(datasets)) for c in self.cases], np.int32
         )
+        self._gather_fits(kept)
         empty = np.empty(0, np.int64)
         self.group_N = self.group_C[self.rows_N["case"]] if total else empty
         self.group_N = np.where(self.rows_N["flat"], -1, self.group_N)
@@ -79,6 +89,14 @@ class Gathered:
             self.rows_N["case"][self._order], np.arange(len(self.cases) + 1)
         )
         self._held: OrderedDict[int, NDArray[np.uint8]] = OrderedDict()
+
+    def _gather_fits(self, kept: dict[str, list[NDArray[Any]]]) -> None:
+        fits = np.concatenate([np.empty(0, CASE), *kept["fits"]])
+        fits["dataset"] = self.dataset_C[fits["case"]]
+        self.fits_C = fits[np.argsort(fits["case"], kind="stable")]
+        parts = np.concatenate([np.empty(0, PART), *kept["parts"]])
+        self.parts_P = parts[np.argsort(parts["case"], kind="stable")]
+        self.moments_S = summed(np.concatenate([np.empty(0, MOMENT), *kept["moments"]]))
 
     def views(self, n: int, *, mode: Any = "r+") -> NDArray[np.uint64]:
         """(n, V, 4) signatures on disk; longer than the corpus where copies are planted."""

@@ -8,13 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sammed_data.audit.defects import mask_defects, unjudged
+from sammed_data.audit.defects import by_area
 from sammed_data.audit.duplicates import find_pairs, worst_first
 from sammed_data.audit.findings import Audit, Defect, Search
 from sammed_data.audit.gathered import Gathered, gather
 from sammed_data.audit.leaks import overlap_groups, two_sides
 from sammed_data.audit.near import TABLES
 from sammed_data.audit.spoilt import SAMPLE, plant_defects
+from sammed_data.audit.unlike import MIN_PEERS, find_unlike, unjudged, without_peers
 from sammed_data.audit.volumes import Marks, near_volumes, read_marks, same_voxels, volume_recalls
 from sammed_data.corpus import Corpus
 from sammed_data.types import UsageError
@@ -119,7 +120,8 @@ def audit_corpus(
 def _defects(found: Gathered) -> tuple[Defect, ...]:
     cases = found.rows_N["case"]
     listed = [(kind, row, -1, "") for kind, row in found.defects]
-    listed += mask_defects(found.masks_M, cases, found.dataset_C)
+    listed += by_area(found.masks_M)
+    listed += find_unlike(found.fits_C, found.parts_P, found.moments_S)
     return tuple(
         Defect(
             kind=kind, case=found.cases[int(cases[row])], place=found.place(row), mask=mask,
@@ -140,12 +142,20 @@ def _notes(found: Gathered, marks: Marks) -> tuple[str, ...]:
     unknown = sorted({c.dataset for c in found.cases if c.cluster != "patient"})
     if unknown:
         notes.append(f"patients are files or studies, not persons, in: {', '.join(unknown)}")
-    blurred = unjudged(found.masks_M, found.rows_N["case"], found.dataset_C)
-    names = sorted({c.dataset for c, n in zip(found.cases, found.dataset_C, strict=True)
-                    if n in blurred})  # fmt: skip
-    if names:
+    blurred, alone = unjudged(found.fits_C), without_peers(found.fits_C)
+    if blurred:
         notes.append(
-            f"outlines follow no sharp edges, so a mask unlike its image would not be seen, in: "
-            f"{', '.join(names)}"
+            f"outlines follow no sharp edges, so a mask unlike its image would hardly be seen, in: "
+            f"{_names(found, blurred)}"
+        )
+    if alone:
+        notes.append(
+            f"under {MIN_PEERS} cases to judge one beside, so masks of another patient or slice "
+            f"would hardly be seen, in: {_names(found, alone)}"
         )
     return tuple(notes)
+
+
+def _names(found: Gathered, datasets: list[int]) -> str:
+    names = {c.dataset for c, n in zip(found.cases, found.dataset_C, strict=True) if n in datasets}
+    return ", ".join(sorted(names))

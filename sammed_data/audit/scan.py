@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sammed_data.audit.defects import MASK, image_defect, measure_masks
 from sammed_data.audit.fingerprints import VIEWS, WORDS, signatures, thumbnail
+from sammed_data.audit.fits import CASE, MOMENT, PART, CaseFit
 from sammed_data.corpus import Corpus, Row
 from sammed_data.engine import stop_if_asked
 
@@ -70,6 +73,7 @@ def scan_shard(task: ScanTask) -> ShardScan:
     cases: dict[CaseKey, int] = {}
     structures: dict[str, int] = {}
     rows, thumbs, masks, defects = [], [], [], []
+    fits = _Fits()
     views: list[NDArray[np.uint64]] = []
     for number, row in enumerate(Corpus(task.root).rows(task.shard)):
         if number % 64 == 0:
@@ -84,6 +88,7 @@ def scan_shard(task: ScanTask) -> ShardScan:
             defects.append((wrong, number))
         codes = [structures.setdefault(m.structure, len(structures)) for m in row.masks]
         masks.append(measure_masks(row, number, codes))
+        fits.add(row, number, case, codes)
         if len(thumbs) == 512:
             views.append(signatures(np.stack(thumbs)))
             thumbs = []
@@ -91,12 +96,47 @@ def scan_shard(task: ScanTask) -> ShardScan:
         views.append(signatures(np.stack(thumbs)))
     _save(task, "rows", np.array(rows, ROW))
     _save(task, "masks", np.concatenate(masks) if masks else np.empty(0, MASK))
+    for name, array in fits.arrays().items():
+        _save(task, name, array)
     empty = np.empty((0, len(VIEWS), WORDS), np.uint64)
     _save(task, "views", np.concatenate(views) if views else empty)
     return ShardScan(
         shard=task.shard, rows=len(rows), cases=tuple(cases), structures=tuple(structures),
         defects=tuple(defects),
     )  # fmt: skip
+
+
+class _Fits:
+    """How masks lie, case by case; the rows of a case follow each other."""
+
+    def __init__(self) -> None:
+        self._moments: dict[int, NDArray[Any]] = {}
+        self._cases: list[NDArray[Any]] = []
+        self._parts: list[NDArray[Any]] = []
+        self._open: tuple[int, CaseFit] | None = None
+
+    def add(self, row: Row, number: int, case: int, codes: Sequence[int]) -> None:
+        if self._open is None or self._open[0] != case:
+            self._close()
+            self._open = (case, CaseFit(case))
+        self._open[1].add(row, number, codes, self._moments)
+
+    def _close(self) -> None:
+        if self._open is not None:
+            cases, parts = self._open[1].close()
+            self._cases.append(cases)
+            self._parts.append(parts)
+        self._open = None
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What to keep, by the names of its files."""
+        self._close()
+        moments = [m[None] for m in self._moments.values()]
+        return {
+            "fits": np.concatenate([np.empty(0, CASE), *self._cases]),
+            "parts": np.concatenate([np.empty(0, PART), *self._parts]),
+            "moments": np.concatenate([np.empty(0, MOMENT), *moments]),
+        }
 
 
 def case_key(row: Row) -> CaseKey:

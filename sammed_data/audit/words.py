@@ -13,6 +13,7 @@ from typing import Any
 from sammed_data.audit.findings import Audit, Pair, Search
 from sammed_data.audit.planted import Recall, wilson
 from sammed_data.audit.spoilt import KINDS, Spoilt
+from sammed_data.audit.unlike import MIN_PEERS
 from sammed_data.corpus import Corpus
 from sammed_data.describe import Table
 from sammed_data.types import CorpusError
@@ -138,6 +139,12 @@ def _defect_words(kind: str, audit: Audit) -> str:
         f" at recall {_share(hits, planted)} ({_interval(wilson(hits, planted))}): {hits} of "
         f"{planted} planted ones are, and {own[0].alarms} of {own[0].untouched} untouched ones"
     )
+    beside = sum(s.beside for s in own)
+    if 0 < beside < planted:
+        words += (
+            f"; in datasets of {MIN_PEERS} cases or more {sum(s.beside_found for s in own)} of "
+            f"{beside}"
+        )
     lacking = [f"; {s.how}: not planted, {s.why_not}" for s in own if s.why_not]
     return words + "".join(lacking)
 
@@ -213,7 +220,8 @@ def _spoilt_row(spoilt: Spoilt) -> dict[str, Any]:
     low, high = spoilt.interval
     return {"defect": spoilt.defect, "how": spoilt.how, "planted": spoilt.planted,
             "found": spoilt.found, "low": low, "high": high, "untouched": spoilt.untouched,
-            "flagged_untouched": spoilt.alarms, "why_not": spoilt.why_not}  # fmt: skip
+            "flagged_untouched": spoilt.alarms, "planted_beside_peers": spoilt.beside,
+            "found_beside_peers": spoilt.beside_found, "why_not": spoilt.why_not}  # fmt: skip
 
 
 def _pair_row(pair: Pair) -> dict[str, Any]:
