@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -325,10 +325,20 @@ def parse_entry(path: Path) -> CatalogEntry:
         raise CatalogError(
             f"{path}: expected a mapping of keys at the top, found {found}; mend or remove it"
         )
+    return entry_of(raw, str(path))
+
+
+def entry_of(raw: Mapping[str, object], where: str) -> CatalogEntry:
+    """The entry that a mapping of keys makes.
+
+    Raises:
+        CatalogError: unknown or missing keys (all named at once), wrong values; begins with
+            ``where``.
+    """
     try:
-        return CatalogEntry.model_validate(raw)
+        return CatalogEntry.model_validate(dict(raw))
     except ValidationError as err:
-        raise CatalogError(f"{path}: {_sentences(err)}") from err
+        raise CatalogError(f"{where}: {_sentences(err)}") from err
 
 
 def read_yaml(path: Path) -> object:

@@ -55,7 +55,7 @@ def _told(told: str, seen: Sequence[Seen], group: Group) -> Coding:
     options: dict[str, Any] = {}
     if told in ("binary", "file_per_class", "file_per_instance"):
         options = threshold_of(seen) or {
-            "threshold": 127 if max(s.look.high for s in seen) > 1 else 0
+            "threshold": 127 if max(s.look.high for s in seen) > 127 else 0
         }
         values = group.structures if told == "file_per_class" else values
     elif told in ("index", "values"):

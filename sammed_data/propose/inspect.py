@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from sammed_data.catalog import CatalogEntry
+from sammed_data.catalog import CatalogEntry, LabelEncoding
 from sammed_data.discover import discover
 from sammed_data.ontology import Ontology
 from sammed_data.patterns import compile_pattern
@@ -94,6 +94,11 @@ class Inspector:
             UsageError: an answer that does not fit the data.
             ReadError: nothing to propose.
         """
+        known = get_args(LabelEncoding.model_fields["type"].annotation)
+        if answers.encoding not in (None, *known):
+            raise UsageError(
+                f"unknown --encoding {answers.encoding!r}; {nearest(str(answers.encoding), known)}"
+            )
         told = answers.images is not None or answers.masks is not None
         groups = [self._told_group(answers)] if told else self.groups
         names = [g.name for g in groups]
@@ -196,6 +201,12 @@ class Inspector:
         """The group of the user's own patterns."""
         if not (answers.images and answers.masks):
             raise UsageError("--images and --masks go together: give a pattern for each")
+        for flag, pattern in (("--images", answers.images), ("--masks", answers.masks)):
+            if re.search(r"[{}]", re.sub(r"\{\w+\}", "", pattern)):
+                raise UsageError(
+                    f"{flag} {pattern}: expected fields in braces, such as {{case}}, found a brace "
+                    "alone; a ? stands for one in a file name"
+                )
         found = discover(_minimal(answers.images, answers.masks), self.root)
         images = {i.path.rstrip("/"): i for i in self.found.items}
         masks = images | {x.path: x for _, x in self.found.bundles}

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from sammed_data import catalog
 from sammed_data.catalog import CatalogEntry
 from sammed_data.discover import discover
 from sammed_data.ontology import Ontology
@@ -80,6 +81,7 @@ class Proposer:
         layout = layout_of(_named_channels(group, self.said), channels, exclude)
         told = replace(answers, id=f"{slug(own)}_{group.name}" if group.name else own)
         entry = entry_of(name, told, layout, "2D" if flat else "3D", found, extra)
+        _refuse_invalid(entry)
         pairs, entry = self._checked(group, entry)
         if shared:
             pairs = replace(
@@ -231,6 +233,14 @@ class Proposer:
             out.append(Inference(key="grid", value="same", doubt="medium",
                                  evidence=f"{extra['apart']}: a build rejects them"))  # fmt: skip
         return out
+
+
+def _refuse_invalid(entry: Mapping[str, Any]) -> None:
+    """An answer may need keys that no flag gives, such as the table of ``instance_csv``."""
+    try:
+        catalog.entry_of(entry, "these answers")
+    except CatalogError as err:
+        raise UsageError(f"{err}; write the entry by hand, see docs/catalogue.md") from err
 
 
 def _turned(root: Path, group: Group) -> str:

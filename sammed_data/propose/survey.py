@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from sammed_data import archives
 from sammed_data.patterns import is_above
 from sammed_data.propose.carriers import Item, Survey
 from sammed_data.readers import arrays, raster
@@ -61,6 +62,11 @@ def survey(root: Path, *, max_files: int = MAX_FILES, max_headers: int = MAX_HEA
         UsageError: no such folder.
     """
     if not local_folder(root, "images and masks").is_dir():
+        if root.is_file() and root.name.lower().endswith(archives.SUFFIXES):
+            raise UsageError(
+                f"expected a folder of images and masks, found the archive {root}: unpack it and "
+                "name the folder; the entry reads the archive too, as DATA/<id>.zip"
+            )
         raise UsageError(f"expected a folder of images and masks at {root}, found none")
     if (root / "manifest.json").is_file() and (root / "corpus.lock.yaml").is_file():
         raise UsageError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 
 import numpy as np
@@ -14,7 +15,7 @@ from sammed_data.discover import discover, find_root
 from sammed_data.presence import possible
 from sammed_data.propose.overlays import try_build
 from sammed_data.propose.patients import candidates
-from sammed_data.types import Geometry
+from sammed_data.types import Geometry, UsageError
 from sammed_data.writers import nifti
 from tests.data import anatomy
 from tests.data import build_fakes as fakes
@@ -295,3 +296,32 @@ def test_resampling_refuses_labels_beside_their_image(tmp_path):
     assert "of the labelled voxels outside it" in rejected[0].reason
     _volumes(tmp_path, 3, _padded)
     assert "case" not in [r.level for r in try_build(entry, tmp_path, None).rejected]
+
+
+ANSWERS = {
+    "an unknown encoding": ({"encoding": "indx"}, "unknown --encoding 'indx'.*index"),
+    "one that needs more than flags": ({"encoding": "instance_csv"}, "by hand"),
+    "a brace alone": ({"images": "images/c{n.png", "masks": "masks/c{n}.png"}, "a brace alone"),
+}
+
+
+@pytest.mark.parametrize("kind", ANSWERS)
+def test_answers_that_make_no_entry_are_one_sentence(tmp_path, kind):
+    answers, sentence = ANSWERS[kind]
+    folders.pairs(tmp_path)
+    with pytest.raises(UsageError, match=sentence):
+        propose(tmp_path, **answers)
+
+
+def test_told_binary_takes_all_classes_of_small_numbers(tmp_path):
+    folders.pairs(tmp_path, lambda k: folders.disc(k, 1) + 2 * (folders.disc(k + 9) > 0))
+    entry, _, _, proposal = only(tmp_path, encoding="binary")
+    assert entry.label_encoding.threshold == 0
+    assert try_build(proposal.entry, tmp_path, None).images == 4
+
+
+def test_an_archive_is_not_a_folder(tmp_path):
+    folders.pairs(tmp_path / "set")
+    shutil.make_archive(str(tmp_path / "set"), "zip", tmp_path / "set")
+    with pytest.raises(UsageError, match=r"set\.zip: unpack it"):
+        propose(tmp_path / "set.zip")
