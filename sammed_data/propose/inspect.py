@@ -156,21 +156,27 @@ class Inspector:
         images = [p for p, r in self.roles.role.items() if r == "image"]
         labels = [p for p, r in self.roles.role.items() if r == "label"]
         limit = f" ({self.found.limit}: raise --max-files)" if self.found.limit else ""
+        if self.unreadable:
+            path, why = self.unreadable[0]
+            those = counted(len(self.unreadable), "place was", "places were")
+            limit += f"; {those} not read, such as {path}: {why.removeprefix(f'{path}: ')}"
         if not labels:
             return (
-                f"expected images with masks under {self.root}, found {len(images)} images (such "
-                f"as {images[0]}) and no mask{limit}; put the masks beside them, or name both with "
-                "--images PATTERN --masks PATTERN"
+                f"expected images with masks under {self.root}, found "
+                f"{counted(len(images), 'image')} (such as {images[0]}) and no mask{limit}; put "
+                "the masks beside them, or name both with --images PATTERN --masks PATTERN"
             )
         if not images:
             return (
-                f"expected images with masks under {self.root}, found {len(labels)} masks (such "
-                f"as {labels[0]}) and no image{limit}; put the images beside them"
+                f"expected images with masks under {self.root}, found "
+                f"{counted(len(labels), 'mask')} (such as {labels[0]}) and no image{limit}; put "
+                "the images beside them"
             )
         return (
-            f"expected images that go with masks under {self.root}, found {len(images)} images "
-            f"(such as {images[0]}) and {len(labels)} masks (such as {labels[0]}) without a common "
-            "part in their names; say it with --images PATTERN --masks PATTERN"
+            f"expected images that go with masks under {self.root}, found "
+            f"{counted(len(images), 'image')} (such as {images[0]}) and "
+            f"{counted(len(labels), 'mask')} (such as {labels[0]}) without a common part in their "
+            f"names{limit}; say it with --images PATTERN --masks PATTERN"
         )
 
     def _binary(self, pairs: Sequence[Pair]) -> dict[str, bool]:

@@ -15,7 +15,7 @@ from sammed_data.discover import discover, find_root
 from sammed_data.presence import possible
 from sammed_data.propose.overlays import try_build
 from sammed_data.propose.patients import candidates
-from sammed_data.types import Geometry, UsageError
+from sammed_data.types import Geometry, ReadError, UsageError
 from sammed_data.writers import nifti
 from tests.data import anatomy
 from tests.data import build_fakes as fakes
@@ -325,3 +325,14 @@ def test_an_archive_is_not_a_folder(tmp_path):
     shutil.make_archive(str(tmp_path / "set"), "zip", tmp_path / "set")
     with pytest.raises(UsageError, match=r"set\.zip: unpack it"):
         propose(tmp_path / "set.zip")
+
+
+def test_two_series_in_one_folder_are_why_there_is_no_image(tmp_path):
+    for k in (1, 2):
+        for n, ds in enumerate(anatomy.series(folders.scan(k), series_uid=f"1.2.{k}")):
+            (tmp_path / "all").mkdir(exist_ok=True)
+            ds.save_as(tmp_path / f"all/{k}-{n}.dcm", enforce_file_format=True)
+    contours = anatomy.contours(anatomy.answer_labels() == 1, anatomy.answer_geometry())
+    anatomy.write_rtstruct(tmp_path / "all/rs.dcm", {"Liver": contours})
+    with pytest.raises(ReadError, match=r"no image.* all: 2 DICOM series in one folder"):
+        propose(tmp_path)
