@@ -31,6 +31,7 @@ _KINDS = {
     **dict.fromkeys((".dcm", ".ima", ".dicom"), "dicom"),
 }
 _DOCUMENTS = (".json", ".xml", ".csv", ".tsv", ".txt", ".md", ".rst", ".html", ".pdf", ".yaml")
+_SHEET = ".overlays.png"
 _DATA_OF_HEADERS = (".raw", ".zraw", ".raw.gz")
 _TAGS = [
     "Modality", "SeriesInstanceUID", "FrameOfReferenceUID", "Rows", "NumberOfFrames",
@@ -121,9 +122,14 @@ def _walk(
     except OSError as err:
         bad.append((prefix or ".", f"a folder that cannot be listed ({err.strerror})"))
         return
+    names = {e.name for e in entries}
+    if {"manifest.json", "corpus.lock.yaml"} <= names:
+        return  # a corpus that was built here
     for entry in entries:
         if entry.name.startswith(".") or entry.name == "__MACOSX":
             continue
+        if entry.name.endswith(_SHEET) and entry.name.replace(_SHEET, ".yaml") in names:
+            continue  # drawn by `init`
         if entry.is_dir():
             seen = above
             if entry.is_symlink():  # a link to a folder above would never end

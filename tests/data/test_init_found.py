@@ -12,7 +12,9 @@ from PIL import Image
 
 from sammed_data.build import absent_sentence
 from sammed_data.discover import discover, find_root
+from sammed_data.ontology import load_ontology
 from sammed_data.presence import possible
+from sammed_data.propose.inspect import Inspector
 from sammed_data.propose.overlays import try_build
 from sammed_data.propose.patients import candidates
 from sammed_data.types import Geometry, ReadError, UsageError
@@ -336,3 +338,15 @@ def test_two_series_in_one_folder_are_why_there_is_no_image(tmp_path):
     anatomy.write_rtstruct(tmp_path / "all/rs.dcm", {"Liver": contours})
     with pytest.raises(ReadError, match=r"no image.* all: 2 DICOM series in one folder"):
         propose(tmp_path)
+
+
+def test_what_init_and_build_made_in_the_folder_is_no_data(tmp_path):
+    folders.pairs(tmp_path)
+    said = ["--yes", "--public"]
+    assert fakes.call_cli("data", "init", ".", *said, cwd=tmp_path).returncode == 0
+    built = fakes.call_cli("data", "build", "--source", "catalogs", "--root", ".", "--workers", 1,
+                           cwd=tmp_path)  # fmt: skip
+    assert built.returncode == 0, built.stderr
+    entry, doubts, cases, proposal = only(tmp_path)
+    assert (len(cases), doubts["format"], doubts["pairs"]) == (4, "low", "low")
+    assert Inspector(tmp_path, load_ontology(None)).found.n_files == 9  # with the entry itself
