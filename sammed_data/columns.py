@@ -43,39 +43,39 @@ def table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
 
 
 def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
-    if len(values) > 1 and pa.types.is_nested(kind) and len({*map(id, values)}) == 1:
+    family = _family(kind)
+    if family in _NESTED and len(values) > 1 and len({*map(id, values)}) == 1:
         # What all rows of a case share.
         return pa.concat_arrays([_column(values[:1], kind)] * len(values))
-    valid = None
-    if None in values:
-        valid = _bits([v is not None for v in values])
-    buffers, children = _PARTS[_family(kind)](values, kind)
+    lacks = None in (set(values) if family == "text" else values)
+    valid = _bits([v is not None for v in values]) if lacks else None
+    buffers, children = _PARTS[family](values, kind, lacks)
     return pa.Array.from_buffers(kind, len(values), [valid, *buffers], children=children)
 
 
 _Parts = tuple[list[pa.Buffer], list[pa.Array]]
 
 
-def _bytes(values: list[Any], kind: pa.DataType) -> _Parts:
-    packed = [v or b"" for v in values] if None in values else values
+def _bytes(values: list[Any], kind: pa.DataType, lacks: bool) -> _Parts:
+    packed = [v or b"" for v in values] if lacks else values
     return [_offsets(packed), pa.py_buffer(b"".join(packed))], []
 
 
-def _text(values: list[Any], kind: pa.DataType) -> _Parts:
+def _text(values: list[Any], kind: pa.DataType, lacks: bool) -> _Parts:
     known = {v: b"" if v is None else v.encode() for v in set(values)}  # few are distinct
-    return _bytes([known[v] for v in values], kind)
+    return _bytes([*map(known.__getitem__, values)], kind, False)
 
 
-def _numbers(values: list[Any], kind: pa.DataType) -> _Parts:
-    known = [v or 0 for v in values] if None in values else values
+def _numbers(values: list[Any], kind: pa.DataType, lacks: bool) -> _Parts:
+    known = [v or 0 for v in values] if lacks else values
     return [pa.py_buffer(np.array(known, kind.to_pandas_dtype()))], []
 
 
-def _truths(values: list[Any], kind: pa.DataType) -> _Parts:
+def _truths(values: list[Any], kind: pa.DataType, lacks: bool) -> _Parts:
     return [_bits(list(map(bool, values)))], []
 
 
-def _lists(values: list[Any], kind: pa.DataType) -> _Parts:
+def _lists(values: list[Any], kind: pa.DataType, lacks: bool) -> _Parts:
     known = [v or () for v in values]
     return [_offsets(known)], [_joined(known, kind.value_type)]
 
@@ -89,13 +89,13 @@ def _joined(lists: Sequence[Any], kind: pa.DataType) -> pa.Array:
     return pa.Array.from_buffers(kind, sum(map(len, full)), [None], children=children)
 
 
-def _tuples(values: list[Any], kind: pa.DataType) -> _Parts:
+def _tuples(values: list[Any], kind: pa.DataType, lacks: bool) -> _Parts:
     blank = (None,) * kind.list_size
     flat = chain.from_iterable(blank if v is None else v for v in values)
     return [], [_column(list(flat), kind.value_type)]
 
 
-def _structs(values: list[Any], kind: pa.DataType) -> _Parts:
+def _structs(values: list[Any], kind: pa.DataType, lacks: bool) -> _Parts:
     known = [v or {} for v in values]
     return [], [_column([v.get(f.name) for v in known], f.type) for f in kind]
 
@@ -110,6 +110,7 @@ def _offsets(values: list[Any]) -> pa.Buffer:
     return pa.py_buffer(ends)
 
 
+_NESTED = ("lists", "tuples", "structs")
 _PARTS = {
     "bytes": _bytes,
     "text": _text,

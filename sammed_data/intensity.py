@@ -57,7 +57,7 @@ class Intensity:
             return np.asarray(values)
         deep = values.dtype in (np.int16, np.uint16) and values.size > _U16_MAX
         if deep and None not in (self.low, self.high):
-            return _look_up(_table(low, high, values.dtype.str), values.view(np.uint16))
+            return _windowed(values, low, high)
         return _scaled(values, low, high)
 
 
@@ -84,9 +84,21 @@ class Depth16:
 def _scaled(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
     scaled = values.astype(np.float32)
     scaled -= np.float32(low)
-    scaled *= np.float32(255.0 / max(high - low, 1e-12))
+    scaled *= _scale(low, high)
     np.clip(scaled, 0.0, 255.0, out=scaled)
     return np.asarray(np.rint(scaled).astype(np.uint8))
+
+
+def _scale(low: float, high: float) -> np.float32:
+    return np.float32(255.0 / max(high - low, 1e-12))
+
+
+def _windowed(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
+    """`_scaled` of 16-bit values, faster."""
+    compiled = native.planes()
+    if compiled is not None and values.flags.c_contiguous:
+        return compiled.window(values, low, float(_scale(low, high)))
+    return _look_up(_table(low, high, values.dtype.str), values.view(np.uint16))
 
 
 @lru_cache(maxsize=8)

@@ -23,10 +23,12 @@ _TABLES, _CODES = 4, 1 << 16
 #: Columns of what :meth:`Planes.regions` finds, int32.
 REGION = ("plane", "value", "left", "top", "right", "bottom", "area", "components")
 _MOST_VALUES = 255
-_pointer, _int64, _int32 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
+_pointer, _int64, _int32, _float = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32, ctypes.c_float
 _ARGUMENTS = {
     "version": (_int32, []),
     "counts": (None, [_pointer, _int64, _pointer]),
+    "window_i2": (None, [_pointer, _int64, _float, _float, _pointer]),
+    "window_u2": (None, [_pointer, _int64, _float, _float, _pointer]),
     "runs": (_int64, [_pointer, *[_int64] * 4, *[_pointer] * 5]),
     "regions": (_int64, [*[_pointer] * 5, _int64, _pointer, _pointer]),
     "bits": (
@@ -62,6 +64,13 @@ class Planes:
             tables, block = np.zeros((_TABLES, _CODES), np.uint32), codes_N[first : first + step]
             self._library.sammed_counts(_at(block), len(block), _at(tables))
             found += tables.sum(axis=0, dtype=np.int64)
+        return found
+
+    def window(self, values: NDArray[Any], low: float, scale: float) -> NDArray[np.uint8]:
+        """``(values - low) * scale`` of int16 or uint16, clipped to 0..255 and rounded."""
+        found = np.empty(values.shape, np.uint8)
+        of_kind = getattr(self._library, f"sammed_window_{values.dtype.kind}2")
+        of_kind(_at(values), values.size, low, scale, _at(found))
         return found
 
     def runs(self, planes_ZYX: NDArray[np.uint8], room: int) -> Runs | None:

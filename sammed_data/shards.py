@@ -111,6 +111,7 @@ class ShardWriter:
             compression=compression,
             use_dictionary=dictionary,
             write_statistics=dictionary,  # the least and the greatest picture help nobody
+            memory_pool=pa.system_memory_pool(),
         )
         self._rows: list[dict[str, Any]] = []
         self._bytes = 0

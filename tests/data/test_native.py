@@ -7,7 +7,7 @@ import ctypes
 import numpy as np
 import pytest
 
-from sammed_data import codecs, native, runs
+from sammed_data import codecs, intensity, native, runs
 
 
 @pytest.fixture
@@ -23,6 +23,22 @@ def test_counts(compiled, size):
     codes = np.random.default_rng(size).integers(0, 1 << 16, size).astype(np.uint16)
     codes[: size // 2] = 65535
     np.testing.assert_array_equal(compiled.counts(codes), np.bincount(codes, minlength=1 << 16))
+
+
+@pytest.mark.parametrize("kind", [np.int16, np.uint16])
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [(-160, 240), (0, 1), (-1350, 150.5), (3.3, 3.3), (-32768, 65535), (0.1, 32767.7), (9, -9)],
+)
+def test_windows_are_those_of_numpy(compiled, kind, low, high):
+    values = np.arange(1 << 16, dtype=np.uint16).view(kind)
+    wanted = intensity._scaled(values, low, high)
+    for part in (values, values[3:], values[: 1 << 10].reshape(32, 32)):
+        found = intensity._windowed(part, low, high)
+        np.testing.assert_array_equal(found, intensity._scaled(part, low, high))
+    np.testing.assert_array_equal(
+        wanted, intensity._table(low, high, values.dtype.str)[values.view(np.uint16)]
+    )
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 1), (1, 5, 7), (3, 4, 8), (2, 6, 33)])
