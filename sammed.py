@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from typing import NoReturn
 
@@ -15,6 +16,11 @@ from sammed_data.types import InterruptedRun, SammedError, UsageError
 from sammed_model.cli import register as register_model
 
 INTERRUPTED = 130
+# What a folder or a disk may say to any verb that writes: no fault of the program.
+_OF_THE_PLACE = frozenset((
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG,
+    errno.EEXIST, errno.ENOTDIR, errno.EISDIR,
+))  # fmt: skip
 
 app = typer.Typer(
     name="sammed",
@@ -68,6 +74,16 @@ def main() -> None:
             raise
         typer.echo(f"error: {err}", err=True)
         sys.exit(2 if isinstance(err, UsageError) else 1)
+    except OSError as err:
+        if is_verbose() or err.errno not in _OF_THE_PLACE:
+            raise
+        where = f"{err.filename}: " if err.filename else ""
+        typer.echo(
+            f"error: {where}{err.strerror}; mend that place, or name another (-v shows where "
+            "it was asked for)",
+            err=True,
+        )
+        sys.exit(1)
 
 
 def _interrupted(said: str) -> NoReturn:

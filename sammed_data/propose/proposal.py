@@ -26,7 +26,7 @@ from sammed_data.propose.roles import ranked, spread
 from sammed_data.propose.run_rules import runs_inference
 from sammed_data.propose.told_splits import Splits, find_splits, splits_inference
 from sammed_data.readers.raster import turned
-from sammed_data.types import CatalogError, UsageError, counted, nearest
+from sammed_data.types import CatalogError, ReadError, UsageError, counted, nearest
 
 _BY_HEADER = ("dicom_seg", "rtstruct", "seg_nrrd", "polygons")
 _MAX_EXPLICIT = 60
@@ -247,7 +247,7 @@ def _turned(root: Path, group: Group) -> str:
     """A sentence if photographs are to be shown turned, '' else."""
     images = list({p.image.path: p.image for p in group.pairs if p.image.kind == "raster"}.values())
     some = spread(images, LOOKS)
-    found = [i.path for i in some if turned(root / i.path)]
+    found = [i.path for i in some if _is_turned(root / i.path)]
     if not found:
         return ""
     return (
@@ -255,6 +255,13 @@ def _turned(root: Path, group: Group) -> str:
         "turned (EXIF), which is not applied: look whether their masks lie on them, else save "
         "them upright"
     )
+
+
+def _is_turned(path: Path) -> bool:
+    try:
+        return bool(turned(path))
+    except ReadError:  # said where it is read
+        return False
 
 
 def _paired(entry: Mapping[str, Any], root: Path) -> tuple[set[tuple[str, str]], int]:

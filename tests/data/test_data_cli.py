@@ -84,6 +84,18 @@ def test_unwritable_output(folder, tmp_path, named):
     assert (tmp_path / "file").read_text() == "not a folder"
 
 
+@pytest.mark.parametrize("verb", [
+    ["describe", "--out", "file"], ["describe", "--out", "file/figures"],
+    ["export", "file/raw"], ["show", "--out", "file/sheet.png"], ["audit", "--out", "file"],
+    ["licenses", "--write", "file/decisions.yaml"],
+])  # fmt: skip
+def test_no_verb_that_cannot_write_leaves_a_traceback(folder, tmp_path, verb):
+    (tmp_path / "file").write_text("not a folder")
+    said = [str(tmp_path / w) if w.startswith("file") else w for w in verb]
+    run = fakes.call_cli("data", *said, cwd=folder)
+    _sentence(run, 1, str(tmp_path / "file").rpartition("/")[0])
+
+
 def test_usage_errors_exit_2(folder):
     run = fakes.call_cli("data", "build", "--source", "catalogs", "--depth", 12, cwd=folder)
     _sentence(run, 2, "--depth")

@@ -350,3 +350,10 @@ def test_what_init_and_build_made_in_the_folder_is_no_data(tmp_path):
     entry, doubts, cases, proposal = only(tmp_path)
     assert (len(cases), doubts["format"], doubts["pairs"]) == (4, "low", "low")
     assert Inspector(tmp_path, load_ontology(None)).found.n_files == 9  # with the entry itself
+
+
+def test_a_damaged_photograph_does_not_end_the_survey(tmp_path):
+    folders.pairs(tmp_path)
+    (tmp_path / "images/c1.png").write_bytes(b"")
+    _, _, _, proposal = only(tmp_path)
+    assert [r.rule for r in try_build(proposal.entry, tmp_path, None).rejected] == ["unreadable"]
