@@ -80,11 +80,13 @@ class Tried:
     """One case: what is said of it.
 
     Attributes:
+        dataset: its id.
         beside: whether its dataset has enough cases to judge it beside them.
         as_it_is: empty if nothing is.
         ways: misplaced in each way; None where it cannot be. Nothing if it has a defect already.
     """
 
+    dataset: str
     beside: bool
     as_it_is: str
     ways: dict[str, str | None]
@@ -110,13 +112,18 @@ class Misplaced:
         for usual, places in by_dataset(self.cases, found.parts_P, found.moments_S):
             for at, place in enumerate(places.tolist()):
                 if place in sample_C:
-                    rows = self._some_rows(int(self.cases["case"][place]))
-                    as_it_is = self._judged(usual, at, rows, _untouched)
-                    ways = {} if as_it_is else {
-                        how: self._judged(usual, at, rows, way)
-                        for how, way in self._ways(int(self.cases["case"][place])).items()
-                    }  # fmt: skip
-                    yield Tried(beside=usual.enough, as_it_is=as_it_is or "", ways=ways)
+                    yield self._tried(usual, at, int(self.cases["case"][place]))
+
+    def _tried(self, usual: Usual, at: int, case: int) -> Tried:
+        rows = self._some_rows(case)
+        as_it_is = self._judged(usual, at, rows, _untouched) or ""
+        ways = {} if as_it_is else self._ways(case)
+        return Tried(
+            dataset=self._found.cases[case].dataset,
+            beside=usual.enough,
+            as_it_is=as_it_is,
+            ways={how: self._judged(usual, at, rows, way) for how, way in ways.items()},
+        )
 
     def _masked_rows(self, case: int) -> NDArray[np.int64]:
         rows = self._found.rows_of(case)

@@ -56,10 +56,12 @@ class Usual:
         self.enough = len(cases_C) >= MIN_PEERS
         if not self.enough:
             return
-        self._all_turned = float(np.nanmax(np.median(cases_C["turns"], axis=0))) > _TURNED_ROWS
+        turns = np.nan_to_num(cases_C["turns"], nan=-1)  # not square: not transposed
+        self._all_turned = float(np.median(turns, axis=0).max()) > _TURNED_ROWS
         self._learn(moments_S)
         self._scores = _score_cases(self._part_scores(self._parts, self._parts), self._parts,
                                     cases_C["case"])  # fmt: skip
+        self._usual = _middle_and_spread(self._scores)
 
     def own_parts(self, place: int) -> NDArray[Any]:
         """Parts of the case at a place of the cases."""
@@ -70,7 +72,7 @@ class Usual:
         case = self._cases[place]
         if not self.enough:
             return _better_place(case) or _follows_nothing(case)
-        return self._beside(case, self.own_parts(place), self._scores[place], self._scores)
+        return self._beside(case, self.own_parts(place), self._scores[place], *self._usual)
 
     def says_instead(self, place: int, case: Any, parts: NDArray[Any]) -> str:
         """The same, if the case at a place were another (a row of ``CASE``, its ``PART``)."""
@@ -82,7 +84,7 @@ class Usual:
         scores = self._scores.copy()
         part_scores = self._part_scores(numbered, self.own_parts(place))
         scores[place] = _score_cases(part_scores, numbered, np.array([number], np.int32))[0]
-        return self._beside(case, numbered, scores[place], scores)
+        return self._beside(case, numbered, scores[place], *_middle_and_spread(scores))
 
     def _learn(self, moments_S: NDArray[Any]) -> None:
         codes, counts = np.unique(self._parts["structure"], return_counts=True)
@@ -125,11 +127,9 @@ class Usual:
         return scores
 
     def _beside(
-        self, case: Any, parts: NDArray[Any], score: float, scores_C: NDArray[np.float64]
+        self, case: Any, parts: NDArray[Any], score: float, middle: float, spread: float
     ) -> str:
-        middle = float(np.nanmedian(scores_C))
-        spread = 1.4826 * float(np.nanmedian(np.abs(scores_C - middle)))
-        z = (score - middle) / max(spread, 0.05 * abs(middle) + 0.1)
+        z = (score - middle) / spread
         if not z > _SUPPORT_Z or self._all_turned:
             better = _better_place(case)
             if better:
@@ -151,6 +151,16 @@ class Usual:
                 spread = np.sqrt(between + within / part["n"] + _PLACE_FLOOR**2)
                 away.append(np.abs(part["at"] - middle) / spread)
         return float(np.mean(away, axis=0).max()) if away else 0.0
+
+
+def _middle_and_spread(scores_C: NDArray[np.float64]) -> tuple[float, float]:
+    """Median and scaled median deviation, held away from 0; NaN where no case has a score."""
+    scores = scores_C[np.isfinite(scores_C)]
+    if not len(scores):
+        return float("nan"), float("nan")
+    middle = float(np.median(scores))
+    spread = 1.4826 * float(np.median(np.abs(scores - middle)))
+    return middle, max(spread, 0.05 * abs(middle) + 0.1)
 
 
 def _better_place(case: Any) -> str:
@@ -266,7 +276,7 @@ def unjudged(cases_C: NDArray[Any]) -> list[int]:
     return [
         int(dataset)
         for dataset in np.unique(cases_C["dataset"])
-        if not np.nanmedian(cases_C["margin"][cases_C["dataset"] == dataset]) > _BLURRED
+        if not np.median(np.nan_to_num(cases_C["margin"][cases_C["dataset"] == dataset])) > _BLURRED
     ]
 
 
