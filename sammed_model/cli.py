@@ -55,6 +55,7 @@ def _option(panel: str, text: str, *names: str, **more: Any) -> Any:
 
 
 def train(
+    context: typer.Context,
     corpus: Annotated[Path, _option(_DATA, "Built corpus: --corpus corpus")] = Path("corpus"),
     method: Annotated[
         str | None,
@@ -301,6 +302,8 @@ def train(
     if dry_run:
         _rehearse(corpus, config, resume)
         return
+    if resume is not None:
+        _refuse_other_options(context, resume, config)
     keep_memory()
     with stop_on_signal() as should_stop, Console(quiet=not leads) as console:
         trained = run(
@@ -315,6 +318,8 @@ def train(
         )
     if leads:
         _summary(trained)
+    if trained.stopped:
+        raise typer.Exit(3)
 
 
 def _rehearse(corpus: Path, config: TrainConfig, resume: Path | None) -> None:
@@ -340,6 +345,44 @@ def _rehearse(corpus: Path, config: TrainConfig, resume: Path | None) -> None:
     answer({"dry_run": True, "steps": run.total_steps, "config": asdict(run.config)})
 
 
+# Options that are called otherwise in a configuration.
+_FIELDS = {
+    "batch": "batch_images",
+    "cache_limit": "cache_disk_bytes",
+    "clip": "clip_norm",
+    "compile_model": "compile",
+    "group": "groups",
+    "mend": "mends",
+}
+
+
+def _refuse_other_options(context: typer.Context, resume: Path, config: TrainConfig) -> None:
+    """A resumed run has options already: the same may be given again, others would be lost.
+
+    Raises:
+        UsageError: an option that the run does not have.
+    """
+    from sammed_data.types import UsageError
+    from sammed_model.config import TrainConfig
+
+    before = TrainConfig.load(resume / "config.json")
+    others = []
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        field = _FIELDS.get(name, name)
+        if source is None or source.name != "COMMANDLINE" or not hasattr(before, field):
+            continue
+        had, given = getattr(before, field), getattr(config, field)
+        found_then = (field, given) == ("init", "auto")
+        if had != given and not found_then:
+            others.append(f"{field} {given!r} (the run has {had!r})")
+    if others:
+        raise UsageError(
+            f"--resume goes on with the options of {resume}, found others: {', '.join(others)}: "
+            "leave them out, or train a new run, with --init and the weights of this one perhaps"
+        )
+
+
 def _show_mends() -> None:
     from sammed_data.talk import answer
     from sammed_model.mends import MENDS
@@ -359,4 +402,9 @@ def _summary(trained: Trained) -> None:
     best = ", ".join(f"{mode} {100 * dice:.1f}" for mode, dice in trained.best_dice.items())
     typer.echo(f"validation Dice % before: {start}")
     typer.echo(f"best, after step {trained.best_step} of {trained.steps}: {best}")
+    if trained.best_step == 0:
+        typer.echo(
+            "no validation was better than the start: model.safetensors holds the start's weights; "
+            "train longer, or with a lower --lr"
+        )
     typer.echo(f"run {trained.folder}: weights in {trained.weights}")

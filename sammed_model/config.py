@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from sammed_data.types import UsageError, nearest
 from sammed_model.mends import MENDS, Choices, Recipe
@@ -54,6 +56,7 @@ _AT_LEAST: dict[str, float] = {
     "save_every": 1,
 }
 _ABOVE_ZERO = ("lr", "minutes", "clip_norm", "lora_alpha")
+_FINITE = ("lr", "minutes", "lora_alpha", "weight_decay")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,22 +189,31 @@ class TrainConfig:
             value = getattr(self, name)
             if value not in choices:
                 yield f"unknown {name} {value!r}: {nearest(str(value), choices)}"
+        yield from self._numbers()
+        for mode in (*self.modes, *self.best):
+            if mode not in get_args(ValidationMode):
+                yield f"unknown prompt mode {mode!r}: {nearest(mode, get_args(ValidationMode))}"
+        if not self.best or not set(self.best) <= set(self.modes):
+            yield (
+                f"the best weights are chosen by --best {','.join(self.best)}, which must be among "
+                f"--prompts {','.join(self.modes)}"
+            )
+        if self.steps is not None and self.epochs is not None:
+            yield "give --steps or --epochs, not both"
+        yield from self._combinations()
+
+    def _numbers(self) -> Iterator[str]:
         for name, low in _AT_LEAST.items():
             value = getattr(self, name)
-            if value is not None and value < low:
+            if value is not None and not value >= low:
                 yield f"{_option(name)} must be at least {low:g}, found {value}"
         for name in _ABOVE_ZERO:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 yield f"{_option(name)} must be above 0, found {value}"
-        for mode in (*self.modes, *self.best):
-            if mode not in get_args(ValidationMode):
-                yield f"unknown prompt mode {mode!r}: {nearest(mode, get_args(ValidationMode))}"
-        if not self.best or not set(self.best) <= set(self.modes):
-            yield f"the best checkpoint is chosen by {self.best}, which must be among {self.modes}"
-        if self.steps is not None and self.epochs is not None:
-            yield "give --steps or --epochs, not both"
-        yield from self._combinations()
+        for name in _FINITE:
+            if getattr(self, name) == math.inf:
+                yield f"{_option(name)} must be finite, found inf"
 
     def _combinations(self) -> Iterator[str]:
         for name in self.mends:
@@ -235,21 +247,49 @@ class TrainConfig:
         """Read what ``save`` wrote.
 
         Raises:
-            UsageError: not there, not JSON, or unknown keys.
+            UsageError: not there, not JSON, unknown keys, or values of another type.
         """
         try:
             raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError) as err:
-            raise UsageError(
-                f"expected the configuration of a training run at {path}, found {err}: "
-                "give --resume a folder that `sammed train` wrote"
-            ) from err
+        except OSError as err:
+            raise _no_config(path, err.strerror or str(err)) from err
+        except ValueError as err:  # no text, or no JSON
+            raise _no_config(path, str(err)) from err
+        if not isinstance(raw, dict):
+            raise _no_config(path, f"a {type(raw).__name__}")
         known = [f.name for f in fields(cls)]
         unknown = [f"{key!r} ({nearest(key, known)})" for key in raw if key not in known]
         if unknown:
             raise UsageError(f"{path} has unknown keys {', '.join(unknown)}")
+        hints = get_type_hints(cls)
+        wrong = [
+            f"{key} {value!r}" for key, value in raw.items() if not _of_type(value, hints[key])
+        ]
+        if wrong:
+            raise UsageError(f"{path} has values of the wrong type: {', '.join(wrong)}")
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
         return cls(**values)
+
+
+def _no_config(path: Path, found: str) -> UsageError:
+    return UsageError(
+        f"expected the configuration of a training run at {path}, found {found}: "
+        "give --resume a folder that `sammed train` wrote"
+    )
+
+
+def _of_type(value: Any, hint: Any) -> bool:
+    """Whether a value of JSON is one of an attribute's type."""
+    kind = get_origin(hint) or hint
+    if kind is UnionType:
+        return any(_of_type(value, part) for part in get_args(hint))
+    if kind is tuple:
+        return isinstance(value, list) and all(isinstance(part, str) for part in value)
+    if kind is Literal:
+        kind = str
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, (int, float) if kind is float else kind)
 
 
 def _option(name: str) -> str:

@@ -74,8 +74,9 @@ class Console:
         """A line of Dice by mode."""
         dice = "  ".join(f"{mode} {100 * value:5.1f}" for mode, value in validation.dice.items())
         best = "  (best so far)" if progress.best_step == progress.step else ""
+        masks = counted(validation.n_masks, "mask")
         self.note(
-            f"step {progress.step:5d}  validation Dice %  {dice}  on {validation.n_masks} masks "
+            f"step {progress.step:5d}  validation Dice %  {dice}  on {masks} "
             f"of {counted(validation.n_patients, 'patient')}{best}"
         )
 

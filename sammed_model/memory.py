@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from sammed_data.types import UsageError
+from sammed_data.types import UsageError, counted
 from sammed_model.adapters import add_adapters, train_only
 from sammed_model.config import Method, Precision, TrainConfig
 from sammed_model.device import choose_device
@@ -191,8 +191,9 @@ def fit(
         tried.append(
             f"--fit-memory: {method} in {precision} needs {_gb(one.total)} for one image: too much"
         )
+    too_much = "; ".join(t.split(": ", 1)[1] for t in tried)
     raise UsageError(
-        f"nothing fits {_gb(budget_bytes)}: {'; '.join(t.split(': ', 1)[1] for t in tried)}; "
+        f"nothing fits {_gb(budget_bytes)} ({budget_bytes:,} bytes): {too_much}; "
         "give a smaller --image-size or --masks-per-image, another --method or --model"
     )
 
@@ -212,12 +213,13 @@ def _reasons(
     step = chosen.batch_images * chosen.accumulate
     yield (
         f"--fit-memory {_gb(budget)}: --method {chosen.method} --precision {chosen.precision} "
-        f"--batch {chosen.batch_images} --accumulate {chosen.accumulate}: {step} images a step"
-        + (f", {wanted} were wanted" if step < wanted else "")
+        f"--batch {chosen.batch_images} --accumulate {chosen.accumulate}: "
+        f"{counted(step, 'image')} a step" + (f", {wanted} were wanted" if step < wanted else "")
     )
     yield (
         f"  because weights take {_gb(memory.weights)}, gradients and moments "
-        f"{_gb(memory.learning)}, {memory.images} images {_gb(memory.images * memory.an_image)} "
+        f"{_gb(memory.learning)}, {counted(memory.images, 'image')} "
+        f"{_gb(memory.images * memory.an_image)} "
         f"({memory.an_image / 1e6:.0f} MB each with {chosen.masks_per_image} masks)"
         + (f", CUDA {_gb(memory.fixed)}" if cuda else "")
         + f": {_gb(memory.total)} with {_MARGIN - 1:.0%} to spare for the allocator"

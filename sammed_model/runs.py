@@ -153,6 +153,8 @@ class RunFolder:
         Raises:
             ModelError: the state is damaged.
         """
+        if self.writes:
+            self._drop_halves()
         if not self._state.exists():
             self._cut_log(0)
             return None
@@ -171,6 +173,12 @@ class RunFolder:
         """Remove what only a resumption needs."""
         for path in (*self.path.glob("state-*.safetensors"), self._state, self.best):
             path.unlink(missing_ok=True)
+
+    def _drop_halves(self) -> None:
+        """Remove what a killed process was writing, by our name or by that of safetensors."""
+        for pattern in ("*.partial", ".tmp*"):
+            for path in self.path.glob(pattern):
+                path.unlink(missing_ok=True)
 
     def _cut_log(self, size: int) -> None:
         if self.writes and self._log.exists():

@@ -32,7 +32,8 @@ class Selection:
         if not len(held_out):
             training, held_out = split_rows(index, training)
             note(
-                "the corpus has no validation split: some patients of the train split are held out"
+                "the corpus has no validation split, or none with a mask in view: some patients of "
+                "the train split are held out"
                 if len(held_out)
                 else "one patient only: validation scores the training images and shows no "
                 "generality"

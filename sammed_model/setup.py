@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 
 from sammed_data.corpus import VIEWS, Corpus
-from sammed_data.types import ModelError, UsageError, nearest
+from sammed_data.types import ModelError, UsageError, counted, nearest
 from sammed_model.adapters import add_adapters, drop_adapters, leave_prompts, train_only
 from sammed_model.advice import advice_on_size
 from sammed_model.balance import Balance
@@ -349,6 +349,7 @@ def _describe(training: TrainingSet, held_out: Samples, model: SamModel, report:
     learning = sum(p.numel() for p in trainable(model).values())
     total = sum(p.numel() for p in model.parameters())
     report.note(
-        f"{training.n_images} training images with {training.n_masks} masks, {len(held_out)} "
-        f"validation images; {learning / 1e6:.2f} of {total / 1e6:.2f} M parameters learn"
+        f"{counted(training.n_images, 'training image')} with {counted(training.n_masks, 'mask')}, "
+        f"{counted(len(held_out), 'validation image')}; "
+        f"{learning / 1e6:.2f} of {total / 1e6:.2f} M parameters learn"
     )

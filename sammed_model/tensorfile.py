@@ -33,7 +33,10 @@ def write_tensors(
     partial = path.with_name(path.name + ".partial")
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     try:
+        partial.touch()
+        mode = partial.stat().st_mode  # safetensors' own file is for nobody but its writer
         save_file(tensors, partial, metadata={_ENTRY: json.dumps(description, sort_keys=True)})
+        partial.chmod(mode)
         partial.replace(path)
     except (OSError, SafetensorError) as err:
         raise ModelError(f"expected to write weights to {path}, found: {err}") from err

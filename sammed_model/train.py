@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,6 +41,7 @@ class Trained:
         best_dice: its Dice by mode.
         best_step: after how many of the ``steps`` it was.
         seconds: of training, without validation.
+        stopped: why a run ended before its time, '' where it did not.
     """
 
     folder: Path
@@ -50,6 +52,7 @@ class Trained:
     best_step: int
     steps: int
     seconds: float
+    stopped: str = ""
 
 
 def train(
@@ -89,18 +92,18 @@ def train(
         if tensorboard and world.leads:
             run = replace(run, report=TensorBoard(run.folder.path, run.progress.step, run.report))
         before = replace(run.progress)
-        _fit(run, should_stop)
+        stopped = _fit(run, should_stop)
         if profile:
             for line in profile_lines(run, before):
                 run.report.note(line)
-        return _finish(run)
+        return _finish(run, stopped)
 
 
 # ---------------------------------------------------------------- fit
 
 
-def _fit(run: Run, should_stop: Callable[[], bool]) -> None:
-    """Train until the run is done, validating on the way."""
+def _fit(run: Run, should_stop: Callable[[], bool]) -> str:
+    """Train until the run is done, validating on the way; why it stopped, if before its time."""
     if not run.progress.start:
         run.progress.start = _validate(run).dice
     batches = on_device(run.loader.batches(run.progress.next_position), run.model.device)
@@ -123,6 +126,9 @@ def _fit(run: Run, should_stop: Callable[[], bool]) -> None:
             run.progress.masks += result.masks
             run.report.step(result, run.progress, done)
             run.folder.log(step=run.progress.step, **_rounded(result))
+            if stopped := _diverged(run, result):
+                run.report.note(stopped)
+                return stopped
             validated = _due(run, before, done)
             if validated:
                 _validate(run)
@@ -140,6 +146,21 @@ def _fit(run: Run, should_stop: Callable[[], bool]) -> None:
             before = done
     finally:
         batches.close()
+    return ""
+
+
+def _diverged(run: Run, result: StepResult) -> str:
+    """What is wrong where the weights cannot recover from a step; '' where nothing is.
+
+    Loss and gradient are those of all processes, so all of them stop.
+    """
+    if math.isfinite(result.loss) and math.isfinite(result.gradient):
+        return ""
+    return (
+        f"stopped: loss {result.loss:g}, gradient {result.gradient:g} at step {run.progress.step} "
+        f"(rate {result.rate:.3g}), which no later step mends; the weights kept are those of step "
+        f"{run.progress.best_step}: try a lower --lr, --clip 0.5 or --precision fp32"
+    )
 
 
 def _due(run: Run, before: float, done: float) -> bool:
@@ -214,10 +235,10 @@ def _rounded(result: StepResult) -> dict[str, float]:
 # ---------------------------------------------------------------- finish
 
 
-def _finish(run: Run) -> Trained:
+def _finish(run: Run, stopped: str) -> Trained:
     """Say what came out, when process 0 has written it."""
     if run.world.leads:
-        _write_model(run)
+        _write_model(run, stopped)
     _wait_for_all(run.world)
     return Trained(
         folder=run.folder.path,
@@ -228,10 +249,11 @@ def _finish(run: Run) -> Trained:
         best_step=run.progress.best_step,
         steps=run.progress.step,
         seconds=run.progress.seconds,
+        stopped=stopped,
     )
 
 
-def _write_model(run: Run) -> None:
+def _write_model(run: Run, stopped: str) -> None:
     """The best checkpoint as a self-contained model, and the record of the run."""
     best = run.folder.load_best()
     with torch.no_grad():
@@ -253,6 +275,6 @@ def _write_model(run: Run) -> None:
         )
     merge_lora(run.model)
     save_model(run.model, run.folder.model, recipe=recipe)
-    write_json(run.folder.record, manifest(run, recipe))
+    write_json(run.folder.record, manifest(run, recipe) | {"stopped": stopped})
     write_model_card(run.folder.model, run.folder.path)
     run.folder.drop_state()

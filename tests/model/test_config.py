@@ -25,6 +25,8 @@ def test_all_problems_are_reported_together():
         ({"best": ("5pt",), "modes": ("bbox",)}, "must be among"),
         ({"minutes": -1.0}, "--minutes"),
         ({"image_size": 7}, "--image-size"),
+        ({"lr": float("inf")}, "--lr must be finite"),
+        ({"weight_decay": float("nan")}, "--weight-decay must be at least 0"),
     ],
 )
 def test_each_problem_names_its_option(changes, part):
@@ -46,3 +48,24 @@ def test_round_trip_and_strict_reading(tmp_path):
         TrainConfig.load(path)
     with pytest.raises(UsageError, match="expected the configuration"):
         TrainConfig.load(tmp_path / "absent.json")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"steps": "six"}, {"lr": None}, {"modes": "bbox"}, {"method": 5}, {"seed": 1.5},
+     {"fast": "no"}, {"modes": [["bbox"]]}, {"steps": True}],
+)  # fmt: skip
+def test_a_value_of_another_type_is_named(tmp_path, change):
+    path = tmp_path / "config.json"
+    TrainConfig(steps=7).save(path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(UsageError, match=f"wrong type: {next(iter(change))} "):
+        TrainConfig.load(path)
+
+
+@pytest.mark.parametrize("content", [b"[1]", b"3", b"\x80\xff", b'{"a":'])
+def test_what_is_no_configuration_is_said(tmp_path, content):
+    path = tmp_path / "config.json"
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match="expected the configuration of a training run"):
+        TrainConfig.load(path)

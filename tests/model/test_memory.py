@@ -123,7 +123,7 @@ def test_fit_chooses_the_method_that_fits():
             cuda=False,
         ).total  # fmt: skip
         assert needed <= parse_bytes(budget, "x")
-    with pytest.raises(UsageError, match=r"nothing fits 0\.10 GB: sam-med2d in fp32 needs"):
+    with pytest.raises(UsageError, match=r"nothing fits 0\.10 GB \(100,000,000 bytes\): sam-med2d"):
         fit(config(), 10**8, frozenset())
 
 
