@@ -30,12 +30,13 @@ def _merge(
         bool, typer.Option("--dry-run", help="Look which parts are there; write nothing.")
     ] = False,
 ) -> None:
-    r"""Finish a benchmark that was scored in parts; parts in one folder finish by themselves.
+    """Finish a benchmark that was scored in parts; parts in one folder finish by themselves.
 
-    \b
-    Examples:
-      sammed bench merge results/001
-      sammed bench merge results/all --from node1/results --from node2/results
+    For example:
+
+    sammed bench merge results/001
+
+    sammed bench merge results/all --from node1/results --from node2/results
     """
     from sammed_bench.merge import merge, survey_parts
     from sammed_bench.record import RECORD

@@ -37,12 +37,13 @@ def _freeze(
         bool, typer.Option("--dry-run", help="Make the suite; write no file.")
     ] = False,
 ) -> None:
-    r"""Freeze what a corpus holds, and how it is scored, as a suite that others can run.
+    """Freeze what a corpus holds, and how it is scored, as a suite that others can run.
 
-    \b
-    Examples:
-      sammed bench freeze corpus --datasets busi,hc18 --prompts bbox,1pt --out mine.yaml
-      sammed bench freeze corpus --like open-2d-v1 --datasets busi --out open-2d-v1.yaml
+    For example:
+
+    sammed bench freeze corpus --datasets busi,hc18 --prompts bbox,1pt --out mine.yaml
+
+    sammed bench freeze corpus --like open-2d-v1 --datasets busi --out open-2d-v1.yaml
     """
     from sammed_bench.editions import parse_edition
     from sammed_bench.metric_cards import parse_metrics
@@ -87,11 +88,11 @@ def _parts(text: str) -> tuple[str, ...]:
 
 
 def _suites() -> None:
-    r"""The suites that come with sammed: what they hold and how their corpus is made.
+    """The suites that come with sammed: what they hold and how their corpus is made.
 
-    \b
-    Example:
-      sammed bench suites
+    For example:
+
+    sammed bench suites
     """
     from sammed_bench.suite import load_suite, shipped
     from sammed_data.talk import answer
@@ -121,12 +122,13 @@ def _phantoms(
         bool, typer.Option("--dry-run", help="Name the folders; draw and build nothing.")
     ] = False,
 ) -> None:
-    r"""Draw the phantoms and build the corpus of the suites `phantoms` and `phantoms-small`.
+    """Draw the phantoms and build the corpus of the suites `phantoms` and `phantoms-small`.
 
-    \b
-    Examples:
-      sammed bench phantoms --dir phantoms
-      sammed bench --suite phantoms --corpus phantoms/corpus --model oracle
+    For example:
+
+    sammed bench phantoms --dir phantoms
+
+    sammed bench --suite phantoms --corpus phantoms/corpus --model oracle
     """
     from sammed_data.build import build
     from sammed_data.phantom import PHANTOMS, check_phantoms, write_phantoms

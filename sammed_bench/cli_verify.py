@@ -41,15 +41,16 @@ def _verify(
         typer.Option("--strict", help="No row may differ; else 2 % may, by rounding of hardware."),
     ] = False,
 ) -> None:
-    r"""Score random rows of a results folder again, and say how many can be misreported.
+    """Score random rows of a results folder again, and say how many can be misreported.
 
     All rows are also checked against the corpus and the record: none missing, double or altered in
     what tables group by. Exit code 0: the results hold; 1: they do not.
 
-    \b
-    Examples:
-      sammed bench verify results/001
-      sammed bench verify results/001 --sample 50 --seed 7 --model sam=sam_vit_b_01ec64.pth:sam
+    For example:
+
+    sammed bench verify results/001
+
+    sammed bench verify results/001 --sample 50 --seed 7 --model sam=sam_vit_b_01ec64.pth:sam
     """
     from sammed_bench.console import Shown, console
     from sammed_bench.verify import verify

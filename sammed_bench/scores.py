@@ -142,12 +142,55 @@ def parts(results: Path) -> list[Path]:
     return found
 
 
-def read_scores(results: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """All score rows of a results folder, ordered by model, sample, mask and mode."""
+def read_scores(
+    results: Path, columns: Sequence[str] | None = None, *, checked: bool = True
+) -> pd.DataFrame:
+    """All score rows of a results folder, ordered by model, sample, mask and mode.
+
+    Args:
+        results: folder.
+        columns: by name; None = all.
+        checked: refuse rows that no single benchmark leaves; False for who looks for just those.
+
+    Raises:
+        CorpusError: a part is damaged; rows of two protocols or prompt seeds, or twice the same.
+    """
     wanted = list(columns) if columns else None
-    tables = [pq.ParquetFile(path).read(columns=wanted) for path in parts(results)]
+    tables = [_read_part(path, wanted) for path in parts(results)]
     # Parts of an older version lack columns that came later; those are null there.
     frame: pd.DataFrame = pa.concat_tables(tables, promote_options="default").to_pandas()
     keys = [name for name in ("model", *ORDER) if name in frame.columns]
     ordered: pd.DataFrame = frame.sort_values(keys, kind="stable").reset_index(drop=True)
+    if checked:
+        _one_benchmark(ordered, results)
     return ordered
+
+
+def _read_part(path: Path, columns: list[str] | None) -> pa.Table:
+    try:
+        return pq.ParquetFile(path).read(columns=columns)
+    except (OSError, pa.ArrowException) as err:
+        raise CorpusError(
+            f"expected score rows in {path}, found a damaged file ({err}): remove it and run the "
+            "same `sammed bench` again, which scores what is missing"
+        ) from err
+
+
+def _one_benchmark(rows: pd.DataFrame, results: Path) -> None:
+    """Raise where files of several benchmarks were put together: means over them mean nothing."""
+    for name in ("protocol_hash", "seed"):
+        found = sorted(map(str, rows[name].unique())) if name in rows.columns else []
+        if len(found) > 1:
+            raise CorpusError(
+                f"expected rows of one {name} in {results}/scores, found {', '.join(found)}: keep "
+                "the files of one benchmark in a folder (`sammed compare`, `sammed seeds` and "
+                "`sammed report --beside` read several folders)"
+            )
+    keys = ["model", "sample_id", "mask_index", "mode"]
+    twice = rows[rows.duplicated(keys)] if set(keys) <= set(rows.columns) else rows[:0]
+    if len(twice):
+        first = ", ".join(str(twice.iloc[0][key]) for key in keys)
+        raise CorpusError(
+            f"expected each mask once by model and mode in {results}/scores, found {len(twice):,} "
+            f"of them again (first: {first}): remove the files that were copied in from elsewhere"
+        )
