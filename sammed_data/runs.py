@@ -129,12 +129,25 @@ def regions(
     if not any(len(each.values) for each in cut):
         return found
     compiled = native.planes()
-    if compiled is not None and cut[0].values.dtype == np.uint8:
-        return _compiled_regions(compiled, planes, cut, found, components=components)
+    fits = planes[0].size < 1 << 31  # an area is a number of 32 bits there
+    if compiled is not None and cut[0].values.dtype == np.uint8 and fits:
+        _compiled_regions(compiled, planes, cut, found, components=components)
+    else:
+        _numpy_regions(planes, cut, found, components=components)
+    return found
+
+
+def _numpy_regions(
+    planes: Sequence[NDArray[Any]],
+    runs: Sequence[PlaneRuns],
+    found: list[list[Region]],
+    *,
+    components: bool,
+) -> None:
     back = [stride < 0 for stride in planes[0].strides]
     height, width = planes[0].shape
-    which = np.repeat(np.arange(len(planes)), [len(each.values) for each in cut])
-    values, y, start, stop = (np.concatenate(each) for each in zip(*cut, strict=True))
+    which = np.repeat(np.arange(len(planes)), [len(each.values) for each in runs])
+    values, y, start, stop = (np.concatenate(each) for each in zip(*runs, strict=True))
     known, number = (np.arange(256), values) if values.dtype == np.uint8 else _dense(values)
     key = which * len(known) + number
     # Numbers of 16 bits are sorted by their digits, in a fifth of the time.
@@ -160,7 +173,6 @@ def regions(
         x0, y0, x1, y1 = box
         inside = straight(planes[place][y0:y1, x0 - x0 % 8 : x1]) == value
         found[place].append(Region(value, box, area, n_parts, np.packbits(inside, axis=1)))
-    return found
 
 
 def _compiled_regions(
@@ -170,7 +182,7 @@ def _compiled_regions(
     found: list[list[Region]],
     *,
     components: bool,
-) -> list[list[Region]]:
+) -> None:
     back_y, back_x = (stride < 0 for stride in planes[0].strides)
     height, width = planes[0].shape
     values, y, start, stop = (np.concatenate(each) for each in zip(*runs, strict=True))
@@ -191,7 +203,6 @@ def _compiled_regions(
         found[place].append(
             Region(value, tuple(box), area, count if components else None, bits[a:b].reshape(-1, n))
         )
-    return found
 
 
 def of_planes(planes_ZYX: NDArray[Any], most: int | None = None) -> list[PlaneRuns] | None:
@@ -205,12 +216,7 @@ def of_planes(planes_ZYX: NDArray[Any], most: int | None = None) -> list[PlaneRu
     compiled = native.planes()
     if compiled is not None and flat.dtype == np.uint8:
         room = flat.size if most is None else min(most, flat.size)
-        found = compiled.runs(flat.reshape(planes_ZYX.shape), room)
-        if found is None:
-            return None
-        *columns, ends = found
-        cuts = [0, *ends.tolist()]
-        return [PlaneRuns(*(c[a:b] for c in columns)) for a, b in itertools.pairwise(cuts)]
+        return _compiled_runs(compiled, flat.reshape(planes_ZYX.shape), room)
     before, after = flat[:-1], flat[1:]
     changes = [
         np.flatnonzero(after[low : low + _BLOCK] != before[low : low + _BLOCK]) + (low + 1)
@@ -232,6 +238,20 @@ def of_planes(planes_ZYX: NDArray[Any], most: int | None = None) -> list[PlaneRu
         PlaneRuns(values[a:b], y[a:b] - np.int32(z * height), start[a:b], stop[a:b])
         for z, (a, b) in enumerate(itertools.pairwise(cuts))
     ]
+
+
+def _compiled_runs(
+    compiled: native.Planes, planes_ZYX: NDArray[np.uint8], room: int
+) -> list[PlaneRuns] | None:
+    usual = min(room, planes_ZYX.size // _LEAST_RUN + _LEAST_RUN)
+    found = compiled.runs(planes_ZYX, usual)
+    if found is None and usual < room:
+        found = compiled.runs(planes_ZYX, room)
+    if found is None:
+        return None
+    *columns, ends = found
+    cuts = [0, *ends.tolist()]
+    return [PlaneRuns(*(c[a:b] for c in columns)) for a, b in itertools.pairwise(cuts)]
 
 
 def _at_row_ends(
