@@ -348,9 +348,9 @@ def report_build(result: BuildResult, out: Path) -> None:
             f"not on disk: {names}{more} (`sammed data list` says where to get each)",
             highlight=False,
         )
-    for names in result.twice:
+    for twins in result.twice:
         console.print(
-            f"the same images, built more than once: {', '.join(names)} (their entries find the "
+            f"the same images, built more than once: {', '.join(twins)} (their entries find the "
             "same files; name one under --only)",
             highlight=False,
         )
