@@ -114,3 +114,26 @@ def test_a_mask_through_jpeg_is_still_a_mask(found):
     assert len(np.unique(drawn.image)) > 8
     assert image_defect(drawn) == "image-is-mask"
     assert image_defect(row) is None
+
+
+def test_cases_that_have_like_cases_are_counted_apart(corpus):
+    audit = audit_corpus(corpus, OPTIONS)
+    own = [s for s in audit.spoilt if s.defect == "mask-unlike-image"]
+    assert all(s.beside == s.planted and s.beside_found == s.found for s in own)  # 9 each
+    assert "in datasets of 8 cases" not in line(audit, "mask-unlike-image")
+    fewer = tuple(replace(s, beside=s.planted // 2, beside_found=s.planted // 4) for s in own)
+    said = line(replace(audit, spoilt=fewer), "mask-unlike-image")
+    beside = sum(s.beside for s in fewer)
+    assert (
+        f"; in datasets of 8 cases or more {sum(s.beside_found for s in fewer)} of {beside}" in said
+    )
+    rows = [r for r in document(audit)["planted_defects"] if r["defect"] == "mask-unlike-image"]
+    assert [r["planted_beside_peers"] for r in rows] == [s.planted for s in own]
+
+
+def test_most_misplaced_masks_of_phantoms_are_found(found):
+    own = [s for s in plant_defects(found, 9) if s.defect == "mask-unlike-image"]
+    hits = {s.how: (s.found, s.planted) for s in own}
+    assert all(s.alarms == 0 for s in own)
+    for how in ("masks mirrored", "masks shifted by a tenth", "masks of another patient"):
+        assert hits[how][0] >= 0.7 * hits[how][1] > 0, hits
