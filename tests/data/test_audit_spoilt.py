@@ -122,11 +122,10 @@ def test_cases_that_have_like_cases_are_counted_apart(corpus):
     assert all(s.beside == s.planted and s.beside_found == s.found for s in own)  # 9 each
     assert "in datasets of 8 cases" not in line(audit, "mask-unlike-image")
     fewer = tuple(replace(s, beside=s.planted // 2, beside_found=s.planted // 4) for s in own)
-    said = line(replace(audit, spoilt=fewer), "mask-unlike-image")
-    beside = sum(s.beside for s in fewer)
-    assert (
-        f"; in datasets of 8 cases or more {sum(s.beside_found for s in fewer)} of {beside}" in said
-    )
+    others = tuple(s for s in audit.spoilt if s not in own)
+    said = line(replace(audit, spoilt=others + fewer), "mask-unlike-image")
+    hits, beside = sum(s.beside_found for s in fewer), sum(s.beside for s in fewer)
+    assert f"; in datasets of 8 cases or more {hits} of {beside}" in said
     rows = [r for r in document(audit)["planted_defects"] if r["defect"] == "mask-unlike-image"]
     assert [r["planted_beside_peers"] for r in rows] == [s.planted for s in own]
 
