@@ -38,7 +38,7 @@ def write_volume(
     if name.endswith((".nii", ".nii.gz")):
         _write_nifti(path, array_ZYX, spacing_zyx)
     elif name.endswith((".nrrd", ".mha", ".mhd")):
-        _write_itk(path, array_ZYX)
+        _write_itk(path, array_ZYX, spacing_zyx)
     else:
         raise ValueError(f"no writer for {path}")
 
@@ -83,11 +83,13 @@ def _write_nifti(path: Path, array: np.ndarray, spacing: tuple[float, float, flo
     nib.save(nib.Nifti1Image(np.ascontiguousarray(array.transpose(axes)), affine), path)
 
 
-def _write_itk(path: Path, array_ZYX: np.ndarray) -> None:
+def _write_itk(
+    path: Path, array_ZYX: np.ndarray, spacing_zyx: tuple[float, float, float] = SPACING_ZYX
+) -> None:
     import SimpleITK as sitk
 
     image = sitk.GetImageFromArray(array_ZYX)
-    image.SetSpacing([float(s) for s in SPACING_ZYX[::-1]])
+    image.SetSpacing([float(s) for s in spacing_zyx[::-1]])
     image.SetOrigin(ORIGIN_XYZ)
     sitk.WriteImage(image, str(path))
 
