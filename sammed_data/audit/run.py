@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -142,18 +142,23 @@ def _notes(found: Gathered, marks: Marks) -> tuple[str, ...]:
     unknown = sorted({c.dataset for c in found.cases if c.cluster != "patient"})
     if unknown:
         notes.append(f"patients are files or studies, not persons, in: {', '.join(unknown)}")
-    blurred, alone = unjudged(found.fits_C), without_peers(found.fits_C)
+    return (*notes, *_blind_spots(found))
+
+
+def _blind_spots(found: Gathered) -> Iterator[str]:
+    """Where a mask unlike its image would hardly be seen."""
+    blurred = unjudged(found.fits_C, found.parts_P, found.moments_S)
     if blurred:
-        notes.append(
-            f"outlines follow no sharp edges, so a mask unlike its image would hardly be seen, in: "
-            f"{_names(found, blurred)}"
+        yield (
+            f"outlines in place are hardly told from others, so a mask unlike its image would "
+            f"hardly be seen, in: {_names(found, blurred)}"
         )
+    alone = without_peers(found.fits_C)
     if alone:
-        notes.append(
+        yield (
             f"under {MIN_PEERS} cases to judge one beside, so masks of another patient or slice "
             f"would hardly be seen, in: {_names(found, alone)}"
         )
-    return tuple(notes)
 
 
 def _names(found: Gathered, datasets: list[int]) -> str:

@@ -32,8 +32,9 @@ _PLACE_Z, _PLACE_FEW = 3.5, 8
 _PLACE_FLOOR, _PLACE_FIXED = 0.02, 0.15  # shares of a side; what is spread wider has no place
 # With like cases, a better place is believed if the score is so far below theirs.
 _SUPPORT_Z = -1.0
-# Below it, the outlines of a dataset follow no edges.
-_BLURRED = 0.5
+# Outlines are hardly told from others: the usual margin of few cases; of more, the usual score over
+# its spread.
+_BLURRED, _BLIND = 0.5, 2.0
 
 
 class Usual:
@@ -62,6 +63,14 @@ class Usual:
         self._scores = _score_cases(self._part_scores(self._parts, self._parts), self._parts,
                                     cases_C["case"])  # fmt: skip
         self._usual = _middle_and_spread(self._scores)
+
+    @property
+    def blurred(self) -> bool:
+        """Whether outlines in place are hardly told from others."""
+        if not self.enough:
+            return not float(np.median(np.nan_to_num(self._cases["margin"]))) > _BLURRED
+        middle, spread = self._usual
+        return not middle > _BLIND * spread
 
     def own_parts(self, place: int) -> NDArray[Any]:
         """Parts of the case at a place of the cases."""
@@ -271,12 +280,12 @@ def find_unlike(
     return found
 
 
-def unjudged(cases_C: NDArray[Any]) -> list[int]:
-    """Datasets whose outlines follow no edges, so that a wrong mask would hardly be seen."""
+def unjudged(cases_C: NDArray[Any], parts_P: NDArray[Any], moments_S: NDArray[Any]) -> list[int]:
+    """Datasets in which outlines in place are hardly told from others: wrong ones are not seen."""
     return [
-        int(dataset)
-        for dataset in np.unique(cases_C["dataset"])
-        if not np.median(np.nan_to_num(cases_C["margin"][cases_C["dataset"] == dataset])) > _BLURRED
+        int(cases_C["dataset"][places[0]])
+        for usual, places in by_dataset(cases_C, parts_P, moments_S)
+        if usual.blurred
     ]
 
 

@@ -200,8 +200,10 @@ def test_cases_in_place_are_let_be():
 
 
 def test_outlines_that_follow_nothing_are_said_to_be_unjudged():
-    assert unjudged(like_cases(12, bright=0)[0]) == [0]
-    assert unjudged(like_cases(12)[0]) == []
+    assert unjudged(*like_cases(12, bright=0)) == [0]
+    assert unjudged(*like_cases(12)) == []
+    assert unjudged(*like_cases(5, bright=0)) == [0]
+    assert unjudged(*like_cases(5)) == []
     assert without_peers(like_cases(MIN_PEERS - 1)[0]) == [0]
     assert without_peers(like_cases(MIN_PEERS)[0]) == []
 
