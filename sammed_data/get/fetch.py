@@ -75,6 +75,11 @@ def steps_by_hand(
     tokens = bool(found) and all(web.token(d.token_env) for d in found)
     if found and (entry.access == "open" or accepted or tokens):
         return []
+    if not found and not entry.homepage.startswith("http"):  # one's own
+        return [
+            f"there is no address to fetch from ({entry.homepage}): name the folder that holds it "
+            f"as --root of `sammed data check {entry.id}`"
+        ]
     steps = [f"open {entry.homepage}"]
     if entry.access != "open":
         what = "sign the data use agreement" if entry.access == "DUA" else "register"

@@ -272,6 +272,11 @@ def test_costs_are_known_or_unknown_never_made_up():
     assert sums["masks"].known is None
 
 
+def test_ones_own_data_have_no_address_to_open(tmp_path):
+    (step,) = steps_by_hand(fakes.make_entry(homepage="own data"), tmp_path, patient_web())
+    assert "no address to fetch from (own data)" in step
+
+
 def test_the_commands(bad_server, tmp_path):  # noqa: F811
     url = bad_server.put("/set.zip", zipped(dataset(tmp_path)))
     plain = fakes.entry_dict(downloads=[{"url": url}], expected={"cases": N})
