@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -171,7 +171,13 @@ def _window(text: str | None, modality: str, predictor: Any) -> Any:
     """``--window``, else the policy that the weight file was trained with, else auto."""
     from sammed_app.predict.prompts import window_of
     from sammed_app.predict.scan import Window
+    from sammed_data.catalog import Modality
+    from sammed_data.types import UsageError, nearest
 
+    if modality and modality not in get_args(Modality):
+        raise UsageError(
+            f"unknown --modality {modality!r}: {nearest(modality, get_args(Modality))}"
+        )
     if text is None:
         known = {} if predictor is None else predictor.model.metadata
         return Window(policy=known.get("intensity_policy", "auto"), modality=modality)

@@ -117,6 +117,7 @@ def _one(
     form = outputs.format_for(scan, outputs.format_of_file(options.out) or options.form)
     if target != options.out:
         target = target.with_name(f"{target.name}_mask{outputs.ending(form)}")
+    _spare(target, [path, *options.inputs, *([options.coarse] if options.coarse else [])])
     said: dict[str, Any] = {
         "image": str(path),
         "axis": axis,
@@ -156,6 +157,24 @@ def _one(
         "seconds_model": round(done.seconds, 3),
         "seconds": round(time.perf_counter() - start, 3),
     }
+
+
+def _spare(target: Path, inputs: Sequence[Path]) -> None:
+    """Raise where the output would be written over an input, or over a file of a series."""
+    if not target.exists():
+        return
+    for given in inputs:
+        inside = given.is_dir() and target.resolve().is_relative_to(given.resolve())
+        if target.samefile(given) or (inside and not _is_ours(target)):
+            raise UsageError(
+                f"--out {target} is an input, or lies among the files of one: give another --out"
+            )
+
+
+def _is_ours(target: Path) -> bool:
+    """Whether a file is what an earlier call wrote: its record lies beside it."""
+    names = ("predict.json", f"{stem_of(target)}.predict.json")
+    return any((target.parent / name).is_file() for name in names)
 
 
 def _object(scan: Scan, done: Segmented, number: int) -> dict[str, Any]:

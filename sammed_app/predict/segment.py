@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sammed_app.predict.scan import Scan
 from sammed_app.predict.types import Asked, Following, Found, Segmented
-from sammed_data.types import UsageError
+from sammed_data.types import ModelError, UsageError
 from sammed_model.predictor import MaskAnswer, MaskPrompt, SammedPredictor
 
 _BATCH = 4
@@ -48,7 +48,7 @@ def check_prompts(scan: Scan, asked: Sequence[Asked], axis: str) -> list[Asked]:
                 f"{scan.path} has {count} {axis} slices: say which one the prompt is on (--slice)"
             )
         index = one.index or 0
-        if index >= count:
+        if not 0 <= index < count:
             raise UsageError(f"expected a slice 0..{count - 1} of {scan.path}, found {index}")
         xs = [p[0] for p in one.points] + list((one.box_xyxy or ())[::2])
         ys = [p[1] for p in one.points] + list((one.box_xyxy or ())[1::2])
@@ -203,10 +203,16 @@ class _Work:
         self.encoded += len(indices)
 
     def _keep(self, name: str, index: int, answer: MaskAnswer) -> None:
+        iou = float(answer.iou_C[0])
+        if not np.isfinite(iou):
+            raise ModelError(
+                f"expected numbers from the model for {name} on slice {index}, found predicted "
+                f"IoU {iou}: the weights are damaged, give others with --model"
+            )
         found = self.found[name]
         view = self._scan.view(found.mask_ZYX, self._axis, index)
         view |= answer.masks_CHW[0]
-        found.iou[index] = max(found.iou.get(index, -np.inf), float(answer.iou_C[0]))
+        found.iou[index] = max(found.iou.get(index, -np.inf), iou)
 
     def _end(self, track: _Track, step: int, reason: str) -> None:
         self.found[track.name].ended["upwards" if step > 0 else "downwards"] = reason

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -15,12 +16,13 @@ from typer.testing import CliRunner
 sys.path.insert(0, str(Path(__file__).parent))
 from predict_fakes import BrightPixels, ball_ijk, image_of, oblique_flipped
 
+import sammed
 from sammed_app.predict import run as run_module
 from sammed_app.predict.prompts import from_file, from_options
 from sammed_app.predict.run import Options, run, split_model
 from sammed_app.predict.scan import Window, find_images, read_scan
 from sammed_app.predict.types import Asked, Following
-from sammed_data.types import GeometryError, ReadError, UsageError
+from sammed_data.types import GeometryError, ModelError, ReadError, UsageError
 
 
 @pytest.fixture(autouse=True)
@@ -355,6 +357,7 @@ def test_prompts_outside_and_slices_missing_are_sentences(tmp_path, predictor):
     for asked, words in (
         (Asked(object="a", box_xyxy=(1, 1, 5, 5)), "14 axial slices: say which"),
         (Asked(object="a", index=14, box_xyxy=(1, 1, 5, 5)), r"a slice 0\.\.13"),
+        (Asked(object="a", index=-1, box_xyxy=(1, 1, 5, 5)), r"a slice 0\.\.13"),
         (Asked(object="a", index=3, box_xyxy=(1, 1, 20, 5)), "within 19 x 26 px"),
         (Asked(object="a", index=3, axis="coronal", box_xyxy=(1, 1, 5, 5)), None),
     ):
@@ -367,6 +370,54 @@ def test_prompts_outside_and_slices_missing_are_sentences(tmp_path, predictor):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="found none"):
         find_images([tmp_path / "empty"])
+
+
+def test_an_input_is_never_written_over(tmp_path, predictor):
+    path = _nifti(tmp_path / "scan.nii", image_of(ball_ijk()), np.diag([1.5, 0.8, 3, 1]))
+    before = path.read_bytes()
+    link = tmp_path / "link.nii"
+    link.symlink_to(path)
+    asked = (Asked(object="a", index=3, box_xyxy=(1, 1, 5, 5)),)
+    for out in (path, link, tmp_path / "x" / ".." / "scan.nii"):
+        (tmp_path / "x").mkdir(exist_ok=True)
+        with pytest.raises(UsageError, match="is an input"):
+            run(Options(inputs=(path,), out=out, asked=asked), predictor)
+    folder = tmp_path / "series"
+    folder.mkdir()
+    other = folder / "0001.dcm"
+    other.write_bytes(b"a slice")
+    with pytest.raises(UsageError, match="among the files"):
+        run_module._spare(other, [folder])
+    coarse = _nifti(tmp_path / "coarse.nii", ball_ijk().astype(np.uint8), np.diag([1.5, 0.8, 3, 1]))
+    with pytest.raises(UsageError, match="is an input"):
+        run(Options(inputs=(path,), out=coarse, coarse=coarse), predictor)
+    assert path.read_bytes() == before
+    again = tmp_path / "mask.nii"
+    for _ in range(2):  # one's own output may be made again
+        run(Options(inputs=(path,), out=again, asked=asked), predictor)
+
+
+def test_an_unknown_modality_is_refused_with_its_neighbour(tmp_path):
+    path = _nifti(tmp_path / "scan.nii", image_of(ball_ijk()), np.diag([1.5, 0.8, 3, 1]))
+    command = ["predict", str(path), "--model", "vit_tiny_scenes", "--slice", "3"]
+    command += ["--box", "1,1,9,9", "--out", str(tmp_path / "m.nii"), "--modality", "CTT"]
+    found = CliRunner().invoke(sammed.app, command)
+    assert found.exit_code != 0
+    assert "'CT'" in str(found.exception)
+
+
+def test_weights_that_give_no_numbers_are_said(tmp_path, predictor, monkeypatch):
+    path = _nifti(tmp_path / "scan.nii", image_of(ball_ijk()), np.diag([1.5, 0.8, 3, 1]))
+    answer = predictor.predict_batch
+
+    def nothing(prompts):
+        return [replace(a, iou_C=np.full_like(a.iou_C, np.nan)) for a in answer(prompts)]
+
+    monkeypatch.setattr(predictor, "predict_batch", nothing)
+    asked = (Asked(object="a", index=3, box_xyxy=(1, 1, 5, 5)),)
+    with pytest.raises(ModelError, match="weights are damaged"):
+        run(Options(inputs=(path,), out=tmp_path / "m.nii", asked=asked), predictor)
+    assert not (tmp_path / "m.nii").exists()
 
 
 def test_the_command_with_the_shipped_weights(tmp_path):
