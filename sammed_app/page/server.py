@@ -10,6 +10,7 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from sammed_app.page.corpus_api import router as corpus_routes
@@ -19,6 +20,9 @@ from sammed_app.page.security import CHANGE_HEADER, UPLOAD_PATH, App, Gate
 from sammed_app.page.settings import PageSettings
 from sammed_app.page.try_api import router as try_routes
 from sammed_data.types import SammedError, UsageError
+
+# Of a malformed request, this much is said.
+_PROBLEMS, _LETTERS = 3, 300
 
 STATIC = Path(__file__).with_name("static")
 _KINDS = {
@@ -38,6 +42,7 @@ def create_app(settings: PageSettings) -> App:
     """
     app = FastAPI(title="sammed", openapi_url=None, docs_url=None, redoc_url=None)
     app.add_exception_handler(SammedError, _said)
+    app.add_exception_handler(RequestValidationError, _malformed)
     library = Library(settings.corpus, settings.exclude)
     _add_about(app, settings)
     app.include_router(corpus_routes(library), prefix="/api/corpus")
@@ -99,6 +104,16 @@ def free(settings: PageSettings) -> None:
 async def _said(request: Request, err: Exception) -> Response:
     """A sentence for the user; 400 where the request was wrong, 500 where what lies here is."""
     return JSONResponse({"error": str(err)}, 400 if isinstance(err, UsageError) else 500)
+
+
+async def _malformed(request: Request, err: Exception) -> Response:
+    """Which part of a request is wrong, without echoing it: not all that is sent can be JSON."""
+    problems = err.errors() if isinstance(err, RequestValidationError) else []
+    said = "; ".join(
+        f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
+        for problem in problems[:_PROBLEMS]
+    )
+    return JSONResponse({"error": f"the request is not understood: {said}"[:_LETTERS]}, 422)
 
 
 def _add_about(app: FastAPI, settings: PageSettings) -> None:

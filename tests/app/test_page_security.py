@@ -208,6 +208,15 @@ def test_giant_bodies_are_refused_by_what_they_say_and_by_what_they_send(raw, cl
     assert answer.status_code in (400, 422)
 
 
+@pytest.mark.parametrize("body", ['{"reason": NaN}', '{"reason": [1e999]}', '{"reason": ', "NaN"])
+def test_numbers_that_json_does_not_have_are_a_wrong_request(client, settings, body):
+    kind = CHANGE | {"Content-Type": "application/json"}
+    answer = client.post("/api/corpus/rows/0/flag", content=body, headers=kind)
+    assert answer.status_code == 422
+    assert answer.json()["error"].startswith("the request is not understood: body")
+    assert not settings.exclude.exists()
+
+
 @pytest.mark.parametrize(
     "body",
     [{}, {"reason": ""}, {"reason": "  "}, {"reason": "x" * 301}, {"reason": "a\x1b[31mb"},
