@@ -228,6 +228,11 @@ def from_factory(name: str, target: str) -> Model:
             f"expected a function without arguments at {target!r} for model {name!r}, found: "
             f"{err}: wrap it in one"
         ) from err
+    except Exception as err:
+        raise ModelError(
+            f"expected a model of {target} for {name!r}, found that it raised "
+            f"{type(err).__name__}: {err}; `-v` shows where"
+        ) from err
     missing = [part for part in ("facts", "encode", "predict") if not hasattr(model, part)]
     if missing:
         raise ModelError(

@@ -140,13 +140,22 @@ def _walk(
         if any(patterns[i].is_folder == is_folder for i in ends):
             yield relative, is_folder
         if is_folder and after:
-            seen = above
-            if entry.is_symlink():  # a link to a folder above would never end
-                real = os.path.realpath(entry.path)
-                if real in above or is_above(real, folder):
-                    continue
-                seen = above | {real}
-            yield from _walk(Path(entry.path), relative + "/", patterns, after, seen)
+            seen = behind(entry, folder, above)
+            if seen is not None:
+                yield from _walk(Path(entry.path), relative + "/", patterns, after, seen)
+
+
+def behind(
+    entry: os.DirEntry[str], folder: Path | str, above: frozenset[str]
+) -> frozenset[str] | None:
+    """``above`` and where an entry of ``folder`` leads if it is a link.
+
+    None for a link to a folder that holds it, or to one passed already: it would never end.
+    """
+    if not entry.is_symlink():
+        return above
+    real = os.path.realpath(entry.path)
+    return None if real in above or is_above(real, folder) else above | {real}
 
 
 def is_above(real: str, folder: Path | str) -> bool:

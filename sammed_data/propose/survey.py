@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sammed_data import archives
-from sammed_data.patterns import is_above
+from sammed_data.patterns import behind
 from sammed_data.propose.carriers import Item, Survey
 from sammed_data.readers import arrays, raster
 from sammed_data.readers.limits import first_bytes
@@ -131,13 +131,9 @@ def _walk(
         if entry.name.endswith(_SHEET) and entry.name.replace(_SHEET, ".yaml") in names:
             continue  # drawn by `init`
         if entry.is_dir():
-            seen = above
-            if entry.is_symlink():  # a link to a folder above would never end
-                real = os.path.realpath(entry.path)
-                if real in above or is_above(real, folder):
-                    continue
-                seen = above | {real}
-            yield from _walk(Path(entry.path), f"{prefix}{entry.name}/", seen, bad)
+            seen = behind(entry, folder, above)
+            if seen is not None:
+                yield from _walk(Path(entry.path), f"{prefix}{entry.name}/", seen, bad)
         elif entry.is_file():
             yield prefix + entry.name, entry.stat().st_size
         elif entry.is_symlink():

@@ -138,3 +138,7 @@ def make_trivial():
     model = Bright()
     model.facts = ModelFacts(name="x", kind="trivial", recipe="other", weights_sha256="1")
     return model
+
+
+def make_broken():
+    raise RuntimeError("no weights here")

@@ -147,8 +147,13 @@ def test_the_example_of_the_guide_is_a_model(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("factory", "said"), [("make_peeks", "shown the true masks"), ("make_trivial", "'trivial'")]
+    ("factory", "said"),
+    [
+        ("make_peeks", "shown the true masks"),
+        ("make_trivial", "'trivial'"),
+        ("make_broken", "raised RuntimeError: no weights here"),
+    ],
 )
-def test_a_factory_is_not_shown_the_truth_nor_called_a_baseline(factory, said):
+def test_a_factory_that_fails_or_would_not_be_fair_is_refused(factory, said):
     with pytest.raises(ModelError, match=said):
         load(parse_model(f"mine=bench_fakes:{factory}"), "cpu")
