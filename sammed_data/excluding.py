@@ -93,11 +93,11 @@ def excluded_lines(corpus: Corpus) -> list[str]:
             masks[reason] += len(row.masks)
     gone = [e for e in corpus.exclusions.entries if e.withdrawn]
     lines = [
-        f"excluded: {reason}: {n:,} images with {masks[reason]:,} masks"
+        f"excluded: {reason}: {counted(n, 'image')} with {counted(masks[reason], 'mask')}"
         for reason, n in sorted(images.items())
     ]
-    total = f"excluded by exclude.csv: {images.total():,} images with {masks.total():,} masks"
-    lines = [total, *lines]
+    hidden = f"{counted(images.total(), 'image')} with {counted(masks.total(), 'mask')}"
+    lines = [f"excluded by exclude.csv: {hidden}", *lines]
     if gone:
         lines.append(f"withdrawn: {counted(len(gone), 'patient')}, whose rows are gone")
     return lines
