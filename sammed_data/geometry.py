@@ -156,15 +156,17 @@ def share_outside(voxels_ZYX: NDArray[np.bool_], geometry: Geometry, image: Geom
         geometry: where they lie.
         image: the grid they should lie in.
     """
-    places = np.argwhere(voxels_ZYX)
-    if not len(places):
-        return 0.0
     to_index = np.linalg.inv(image.affine_lps) @ geometry.affine_lps
-    inside = np.ones(len(places), dtype=bool)
-    for k in range(3):
-        along = places @ to_index[k, :3] + to_index[k, 3]
-        inside &= (along >= -0.5 - 1e-6) & (along <= image.shape_zyx[k] - 0.5 + 1e-6)
-    return float(1 - inside.mean())
+    marked = n_inside = 0
+    for z, plane in enumerate(voxels_ZYX):  # the places of a whole volume take 24 bytes a voxel
+        y, x = np.nonzero(plane)
+        inside = np.ones(len(y), dtype=bool)
+        for k in range(3):
+            along = z * to_index[k, 0] + y * to_index[k, 1] + x * to_index[k, 2] + to_index[k, 3]
+            inside &= (along >= -0.5 - 1e-6) & (along <= image.shape_zyx[k] - 0.5 + 1e-6)
+        marked += len(y)
+        n_inside += int(inside.sum())
+    return 1 - n_inside / marked if marked else 0.0
 
 
 def _sample(

@@ -153,7 +153,8 @@ def counts(flat: NDArray[Any]) -> tuple[int, NDArray[np.int64]] | None:
 
 def _histogram(codes: NDArray[Any], bins: int) -> NDArray[np.int64]:
     compiled = native.planes()
-    if compiled is not None and codes.dtype == np.uint16:
+    # Of a small picture the compiled tables would take longer than the counting.
+    if compiled is not None and codes.dtype == np.uint16 and codes.size > _U16_MAX:
         return compiled.counts(codes)[:bins]
     import cv2
 

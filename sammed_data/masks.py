@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,6 @@ from sammed_data.types import LabelLayer
 
 SPLIT_KINDS = ("organ", "lesion", "bone")
 _MOST_16 = 1 << 17
-_BATCH_PX = 1 << 21
-
-Place = TypeVar("Place")
 
 
 class Part(NamedTuple):
@@ -79,18 +76,6 @@ class PlaneMasks:
     def candidates(self) -> int:
         """How many masks the labels of this slice give before any rule."""
         return len(self.parts) + sum(self.small.values())
-
-
-def batches(places: Sequence[Place], n_pixels: int) -> Iterator[Sequence[Place]]:
-    """Slices to look at together: a few, since each call costs as much as a slice's own work.
-
-    Args:
-        places: anything that stands for a slice.
-        n_pixels: of one slice, over all layers.
-    """
-    size = max(1, _BATCH_PX // max(1, n_pixels))
-    for first in range(0, len(places), size):
-        yield places[first : first + size]
 
 
 @stage("components")

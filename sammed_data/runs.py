@@ -7,9 +7,9 @@ all values of several slices cost about as much as OpenCV's components of one va
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +20,7 @@ from sammed_data.stages import stage
 
 # Pixels compared at once: what stays in a processor's cache.
 _BLOCK = 1 << 18
-# Pixels whose runs are looked for together: each call costs as much as a slice's own work.
-_SLAB_PX = 1 << 21
+_BATCH_PX = 1 << 21
 # Pixels a run at the least, on the mean over a volume.
 _LEAST_RUN = 16
 
@@ -57,6 +56,21 @@ class PlaneRuns(NamedTuple):
     stop: NDArray[np.int32]
 
 
+Places = TypeVar("Places", Sequence[Any], NDArray[Any])
+
+
+def batches(places: Places, n_pixels: int) -> Iterator[Places]:
+    """Slices to look at together: a few, since each call costs as much as a slice's own work.
+
+    Args:
+        places: anything that stands for slices, one after the other.
+        n_pixels: of one slice, over all layers.
+    """
+    size = max(1, _BATCH_PX // max(1, n_pixels))
+    for first in range(0, len(places), size):
+        yield places[first : first + size]
+
+
 @dataclass(frozen=True, kw_only=True)
 class VolumeRuns:
     """The runs of each plane of one array, kept so that values and masks need one look at it."""
@@ -79,11 +93,10 @@ def of_volume(array_ZYX: NDArray[Any]) -> VolumeRuns | None:
     """The runs of all planes; None for maps that change too often for this to be worth it."""
     back = array_ZYX.strides[0] < 0
     ahead = array_ZYX[::-1] if back else array_ZYX
-    size = max(1, _SLAB_PX // max(1, array_ZYX[:1].size))
     planes: list[PlaneRuns] = []
     left = array_ZYX.size // _LEAST_RUN
-    for first in range(0, len(ahead), size):
-        found = of_planes(ahead[first : first + size], left)
+    for some in batches(ahead, array_ZYX[:1].size):
+        found = of_planes(some, left)
         left -= sum(len(plane.values) for plane in found or [])
         if found is None or left < 0:
             return None

@@ -18,10 +18,11 @@ from sammed_data.audit.fingerprints import CaseMark, mark_case
 from sammed_data.curate import CASE_RULES, RULES, broken_rule, burned_in, two_valued
 from sammed_data.encodings import pair_on_grid, read_labels
 from sammed_data.engine import fail_point, stop_if_asked
-from sammed_data.masks import SPLIT_KINDS, Part, Plan, PlaneMasks, batches, plane_masks
+from sammed_data.masks import SPLIT_KINDS, Part, Plan, PlaneMasks, plane_masks
 from sammed_data.privacy import Pseudonyms
 from sammed_data.readers.registry import read_image
 from sammed_data.rows import ReadCase, RowMaker, ShardTask
+from sammed_data.runs import batches
 from sammed_data.shards import ShardWriter, write_rejections
 from sammed_data.slices import Cutter, Slice, slices_with_labels
 from sammed_data.sources import case_paths, digest, relative, source_hashes

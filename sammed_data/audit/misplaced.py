@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from sammed_data.audit.fits import CaseFit
 from sammed_data.audit.gathered import Gathered
+from sammed_data.audit.outlines import DIRECTIONS
 from sammed_data.audit.unlike import Usual, by_dataset
 from sammed_data.corpus import MaskRow, Row
 
 ROWS = 24  # of a case whose masks are misplaced, in a row
 _FAR, _TENTH = 0.25, 0.1  # of a side of the picture
-_WAYS = ((0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1))
 _MIN_SLICES = 4
 _HELD_ROWS = 64
 Masks = tuple[MaskRow, ...]
@@ -50,7 +50,7 @@ def moved_a_tenth(mask: MaskRow, seed: int) -> Masks:
     """The mask moved by a tenth of the sides; what leaves the picture is cut."""
     plane = np.asarray(mask.mask_HW)
     height, width = plane.shape
-    way_y, way_x = _WAYS[seed % len(_WAYS)]
+    way_y, way_x = DIRECTIONS[seed % len(DIRECTIONS)]
     dy, dx = round(way_y * _TENTH * height), round(way_x * _TENTH * width)
     moved = np.zeros_like(plane)
     to_y, from_y = _overlap(height, dy)

@@ -21,9 +21,9 @@ _OFFSETS = np.array([0, 2, -2.5, 4, -5], np.float32)
 TURNS = ("left-right", "up-down", "by 180 degrees", "transposed", "by 90 degrees to the left",
          "by 90 degrees to the right", "transposed by 180 degrees")  # fmt: skip
 _MIRRORS = 3
-_WAYS = ((0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1))  # (dy, dx)
+DIRECTIONS = ((0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1))  # (dy, dx)
 _NEAR, _NEAREST_PX = 0.04, 4  # of the longer side; places are so far away, and twice as far
-PLACES = 1 + len(TURNS) + 2 * len(_WAYS)  # its own first
+PLACES = 1 + len(TURNS) + 2 * len(DIRECTIONS)  # its own first
 _MOVED = slice(1 + len(TURNS), PLACES)
 _TOGETHER = 64  # outlines whose values are in memory at once
 _SEEN = 0.6  # of an outline must lie in the picture
@@ -218,7 +218,7 @@ def _shifts(height: int, width: int) -> NDArray[np.int32]:
     shifts = [
         (round(way_y * near * r / np.hypot(way_y, way_x)),
          round(way_x * near * r / np.hypot(way_y, way_x)))
-        for r in (1, 2) for way_y, way_x in _WAYS
+        for r in (1, 2) for way_y, way_x in DIRECTIONS
     ]  # fmt: skip
     return np.array(shifts, np.int32)
 

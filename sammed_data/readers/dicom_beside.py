@@ -30,16 +30,13 @@ def only_slices(headers: Sequence[FrameHeader]) -> tuple[list[FrameHeader], tupl
         return list(headers), ()
     kept = _without_copies(slices)
     counts = (
-        (len(scouts), "localizer", "beside the slices"),
-        (len(unplaced), "picture", "of another series, without a place in the patient"),
-        (len(slices) - len(kept), "second copy", "of a slice"),
+        (len(scouts), "localizer", "localizers", "beside the slices"),
+        (len(unplaced), "picture", "pictures", "of another series, without a place in the patient"),
+        (len(slices) - len(kept), "second copy", "second copies", "of a slice"),
     )
-    said = [
-        f"left out: {counted(n, what, 'second copies' if what == 'second copy' else '')} {where}"
-        for n, what, where in counts
-        if n
-    ]
-    return kept, tuple(said)
+    return kept, tuple(
+        f"left out: {counted(n, *nouns)} {where}" for n, *nouns, where in counts if n
+    )
 
 
 def _without_copies(slices: Sequence[FrameHeader]) -> list[FrameHeader]:
