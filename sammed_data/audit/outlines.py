@@ -69,13 +69,24 @@ def make_ground(image: NDArray[np.uint8]) -> Ground:
     import cv2
 
     plain = cv2.GaussianBlur(grey(image), (3, 3), 0)
-    slope = cv2.magnitude(cv2.Sobel(plain, cv2.CV_32F, 1, 0), cv2.Sobel(plain, cv2.CV_32F, 0, 1))
+    slope = slopes(plain)
     values = np.asarray(plain, np.float32)
     (mean,), (spread,) = (np.ravel(v) for v in cv2.meanStdDev(plain))
     return Ground(
-        grey_HW=values, slope_HW=np.asarray(slope, np.float32), mean=float(mean),
+        grey_HW=values, slope_HW=slope, mean=float(mean),
         spread=float(spread) + 1.0, slope=float(cv2.mean(slope)[0]),
     )  # fmt: skip
+
+
+def slopes(plane_HW: NDArray[Any]) -> NDArray[np.float32]:
+    """(H, W) sizes of the gradient.
+
+    By numpy: the last bit of OpenCV's ``magnitude`` depends on where in memory its input lies.
+    """
+    import cv2
+
+    across, down = cv2.Sobel(plane_HW, cv2.CV_32F, 1, 0), cv2.Sobel(plane_HW, cv2.CV_32F, 0, 1)
+    return np.asarray(np.sqrt(across * across + down * down), np.float32)
 
 
 def trace(mask_HW: NDArray[np.bool_], box_xyxy: tuple[int, int, int, int]) -> Outline | None:

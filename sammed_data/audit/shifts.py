@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from sammed_data.audit.outlines import Ground, Outline
+from sammed_data.audit.outlines import Ground, Outline, slopes
 
 _CELLS = 64  # along the longer side of a picture
 _REACH = 16  # cells, to every side
@@ -48,8 +48,7 @@ class Shifts:
         cell = max(1.0, max(height, width) / _CELLS)
         size = (max(8, round(height / cell)), max(8, round(width / cell)))
         small = cv2.resize(ground.grey_HW, size[::-1], interpolation=cv2.INTER_AREA)
-        steep = np.asarray(cv2.magnitude(cv2.Sobel(small, cv2.CV_32F, 1, 0),
-                                         cv2.Sobel(small, cv2.CV_32F, 0, 1)))  # fmt: skip
+        steep = slopes(small)
         steep = np.log1p(steep / (steep.mean() + 1e-3))
         drawn = np.zeros(size, np.float64)
         for outline in outlines:
